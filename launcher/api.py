@@ -1,0 +1,258 @@
+"""
+What a target sees of prod-run: its Worker.
+
+Owns the worker's side of the private channel to the supervisor, and the two events `stopping` and
+"you may serve".  Must never start a thread, never block without being asked to, and never fail because
+the supervisor is gone: an app stays runnable without prod-run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from launcher import protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+    from mmap import mmap
+
+ConfigT = TypeVar("ConfigT")
+
+_HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are written at once
+
+
+class _Event:
+    """
+    Like threading.Event, but safe in a signal handler and waitable by an event loop.
+
+    threading.Event.set() in a handler deadlocks against wait(): both take the same lock.  An eventfd has none.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._is_set = False
+        # Never read, so it stays readable for everybody who waits: eventfd(2).
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def is_set(self) -> bool:
+        """Say whether it happened."""
+        self._link.listen()
+        return self._is_set
+
+    def set(self) -> None:
+        """Let it have happened."""
+        self._is_set = True
+        os.eventfd_write(self._fd, 1)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """
+        Wait until it happened, at most `timeout` seconds.
+
+        Returns:
+            Whether it happened.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while not self.is_set():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            channel = self._link.fileno()
+            if channel >= 0:
+                poll.register(channel, select.POLLIN)
+            poll.poll(None if left is None else left * 1000.0)
+            if channel >= 0:
+                poll.unregister(channel)
+        return True
+
+    async def wait_async(self) -> None:
+        """Wait in an event loop until it happened."""
+        import asyncio  # noqa: PLC0415  only async apps pay for it
+
+        loop = asyncio.get_running_loop()
+        happened: asyncio.Future[None] = loop.create_future()
+
+        def look() -> None:
+            if not happened.done() and self.is_set():
+                happened.set_result(None)
+
+        # An event loop knows one reader for each descriptor: a copy for each waiter.
+        copies = [os.dup(fd) for fd in (self._fd, self._link.fileno()) if fd >= 0]
+        try:
+            for fd in copies:
+                loop.add_reader(fd, look)
+            look()
+            await happened
+        finally:
+            for fd in copies:
+                loop.remove_reader(fd)
+                os.close(fd)
+
+
+class Stopping(_Event):
+    """
+    Set when this worker is to stop: stop accepting, finish what is in flight, return.
+
+    Attributes:
+        reason: why: `stop`, `reload`, `scale`; empty while nobody asked.
+        last: nobody accepts after this worker, so it should accept what is still queued.
+    """
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self.reason = ""
+        self.last = False
+
+
+class Link:
+    """The private channel to the supervisor; none when the app runs without prod-run."""
+
+    def __init__(self, channel: socket.socket | None = None) -> None:
+        self._channel = channel
+        self._pid = os.getpid()
+        self.stopping = Stopping(self)
+        self.serving = _Event(self)
+        if channel is None:
+            self.serving.set()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for; -1 if there is nothing to hear."""
+        return self._channel.fileno() if self._channel and os.getpid() == self._pid else -1
+
+    def say(self, verb: str, **fields: protocol.Field) -> None:
+        """Send a message; what cannot be sent at once is not worth waiting for."""
+        if self._channel and os.getpid() == self._pid:
+            with contextlib.suppress(OSError):
+                self._channel.send(protocol.encode(verb, **fields), socket.MSG_DONTWAIT)
+
+    def listen(self) -> None:
+        """
+        Take in what the supervisor said, without waiting.
+
+        May run in a signal handler in the middle of itself: each message is taken whole by one of the two.
+        """
+        while self._channel and os.getpid() == self._pid:
+            try:
+                datagram = self._channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                datagram = b""
+            if not datagram:  # the supervisor is gone, and its death takes us along
+                self._channel = None
+                self.stopping.set()
+                return
+            message = protocol.decode(datagram)
+            if message.verb == "serve":
+                self.serving.set()
+            elif message.verb == "stop":
+                self.stopping.reason = message.text("reason")
+                self.stopping.last = message.flag("last")
+                self.stopping.set()
+
+
+class Worker(Generic[ConfigT]):
+    """
+    One worker, as its target sees it.
+
+    Attributes:
+        slot: which of the workers this is, from 0; a replacement has the slot of the one before.
+        generation: counts the reloads, from 1.
+        sockets: the listening, non-blocking sockets by their names in `--bind`.
+        stopping: an event like threading.Event, set when this worker is to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        slot: int = 0,
+        generation: int = 1,
+        sockets: Mapping[str, socket.socket] | None = None,
+        link: Link | None = None,
+        heartbeat: tuple[mmap, int] | None = None,
+    ) -> None:
+        self.slot = slot
+        self.generation = generation
+        self.sockets: Mapping[str, socket.socket] = dict(sockets or {})
+        self._link = link or Link()
+        self.stopping = self._link.stopping
+        self._heartbeat = heartbeat
+        self._said_ready = False
+
+    def ready(self) -> None:
+        """
+        Say "I could serve", and return when this worker may.
+
+        Before its generation is committed that is when all its workers are ready; afterwards at once.
+
+        Raises:
+            SystemExit: the generation was rejected, or prod-run stops: no client will come.
+            RuntimeError: called inside a running event loop; use `await worker.ready_async()`.
+        """
+        if _in_event_loop():
+            message = "worker.ready() would block the event loop: use `await worker.ready_async()`"
+            raise RuntimeError(message)
+        self._say_ready()
+        poll = select.poll()
+        while not self._may_serve():
+            for fd in (self._link.fileno(), self._link.stopping._fd, self._link.serving._fd):  # noqa: SLF001
+                if fd >= 0:
+                    poll.register(fd, select.POLLIN)
+            poll.poll()
+
+    async def ready_async(self) -> None:
+        """Do the same as `ready()` in an event loop."""
+        import asyncio  # noqa: PLC0415  only async apps pay for it
+
+        self._say_ready()
+        if self._may_serve():
+            return
+        waits = [asyncio.ensure_future(event.wait_async()) for event in (self._link.serving, self.stopping)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        self._may_serve()
+
+    def stopped_accepting(self) -> None:
+        """Say that no new connection will be accepted here; to be called once, after `stopping` is set."""
+        self._link.say("stopped-accepting")
+
+    def status(self, text: str) -> None:
+        """Say in a few words how this worker is; operators see it."""
+        self._link.say("status", text=protocol.shorten(text, 200))
+
+    def heartbeat(self) -> None:
+        """Say "I am alive"; only needed with `--stall-timeout`.  A write to a shared page, no system call."""
+        if self._heartbeat:
+            page, offset = self._heartbeat
+            _HEARTBEAT.pack_into(page, offset, time.monotonic())
+
+    def _say_ready(self) -> None:
+        if not self._said_ready:
+            self._said_ready = True
+            self._link.say("ready")
+
+    def _may_serve(self) -> bool:
+        if self._link.serving.is_set():
+            return True
+        if self._link.stopping.is_set():
+            raise SystemExit(0)
+        return False
+
+
+def _in_event_loop() -> bool:
+    import sys  # noqa: PLC0415
+
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None

@@ -1,0 +1,303 @@
+"""
+From settings to the supervisor's program: everything that is settled before the exec, and the exec.
+
+Owns the order of it, and what crosses: environment, descriptors, signals (DESIGN §2.1).
+Must never start the target, and never come back once the exec has worked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import sys
+
+from launcher import runtime_directory
+from launcher.errors import LauncherError, Problem, SystemRefusedError, UnavailableError
+from launcher.handoff import Handoff
+from launcher.lean import NamedTuple
+from launcher.supervisor import listeners
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
+
+    from launcher.addresses import Address
+    from launcher.handoff import Listener
+    from launcher.settings import Settings
+
+OLDEST_KERNEL = (5, 10)
+
+# What ld.so, libc and CPython read before the first line of a program; all else travels in a memfd.
+_KEPT_NAMES = frozenset(
+    (
+        *("GLIBC_TUNABLES", "PATH", "HOME", "USER", "LOGNAME", "SHELL"),
+        *("TMPDIR", "LANG", "LANGUAGE", "TZ", "SPT_NOENV"),
+    )
+)
+_KEPT_PREFIXES = ("LD_", "MALLOC_", "PYTHON", "LC_")
+
+# `-I -S` knows no site-packages.  Appended, not inserted: nothing there may stand for a standard module.
+_BOOT = """\
+import sys
+sys.path += filter(None, sys.argv[1:3])
+from launcher.supervisor.main import main
+main(int(sys.argv[3]))  # prod-run
+"""
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+class Places(NamedTuple):
+    """Where to run and with which interpreter; symlinks are kept, since a reload follows them anew."""
+
+    directory: str
+    interpreter: str
+
+
+def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str], None]) -> NoReturn:
+    """
+    Become the supervisor; `tell` prints one line for people.
+
+    Raises:
+        UnavailableError: an address, directory or name cannot be had.
+        SystemRefusedError: the kernel is too old, or refuses what prod-run cannot do without.
+    """
+    require_kernel()
+    places = enter(settings, environ, sys.argv[0])
+    inherited = listeners.activated(environ, os.getpid())
+    opened = listeners.open_all(_resolved(settings.bind), inherited)
+    try:
+        uid = os.geteuid()
+        candidates = runtime_directory.candidates(settings.name, environ, uid)
+        claim = runtime_directory.claim(settings.name, candidates, uid, is_explicit=settings.is_name_explicit)
+        if claim.note:
+            tell(claim.note)
+        open_files = raise_open_files()
+        become_subreaper()
+        environ_fd = sealed("prod-run-environ", caller_environment())
+        handoff = Handoff(
+            target=settings.target,
+            arguments=settings.arguments,
+            name=claim.name,
+            workers=settings.workers,
+            max_surge=settings.max_surge,
+            preload=settings.preload,
+            restart=settings.restart,
+            boot_timeout=settings.boot_timeout,
+            drain_delay=settings.drain_delay,
+            drain_timeout=settings.drain_timeout,
+            log_level=settings.log_level,
+            directory=places.directory,
+            interpreter=places.interpreter,
+            runtime_directory=claim.directory,
+            lock_fd=claim.lock_fd,
+            environ_fd=environ_fd,
+            open_files=open_files,
+            umask=-1,
+            listeners=opened,
+        )
+        handoff_fd = sealed("prod-run-handoff", handoff.encode())
+        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd) if fd >= 0), opened)
+        replace_program(handoff_fd, environ)
+    except LauncherError:
+        for listener in opened:
+            listeners.close(listener)
+        raise
+
+
+def ensure_stdio() -> None:
+    """Make sure that 0, 1 and 2 are open, so that no socket ever gets one of these numbers."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # open(2) takes the lowest free number: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003
+
+
+def require_kernel() -> None:
+    """Check once for what is needed throughout; gVisor and seccomp filters may refuse some of it."""
+    if sys.platform != "linux":
+        raise SystemRefusedError(Problem("", f"prod-run needs Linux, this is {sys.platform}"))
+    release = os.uname().release
+    numbers = [int(part) if part.isdecimal() else 0 for part in release.replace("-", ".").split(".")[:2]]
+    if tuple(numbers) < OLDEST_KERNEL:
+        raise SystemRefusedError(Problem("", f"prod-run needs Linux 5.10 or newer, this is {release}"))
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        raise _refused(error, "pidfd_open(2)") from None
+
+
+def enter(settings: Settings, environ: Mapping[str, str], script: str) -> Places:
+    """
+    Go to the directory of `--chdir`, and find what the supervisor shall resolve anew for each generation.
+
+    Raises:
+        UnavailableError: the directory cannot be entered.
+    """
+    start = starting_directory(environ)
+    directory = start
+    if settings.chdir:
+        directory = os.path.join(start, settings.chdir)
+        if ".." not in directory.split("/"):
+            directory = os.path.normpath(directory)  # but not a/../b: `a` may be a link
+        try:
+            os.chdir(directory)
+        except (OSError, ValueError) as error:
+            reason = f"cannot enter {directory}: {getattr(error, 'strerror', None) or error}"
+            where = next(row.origin.partition(" ")[2] for row in settings.rows if row.name == "chdir")
+            raise UnavailableError(Problem(where, reason, "Name a directory that this user may enter")) from None
+    elif not directory:
+        reason = "the current directory no longer exists"
+        raise UnavailableError(Problem("", reason, "Start prod-run from another one, or give --chdir"))
+    return Places(directory, interpreter_beside(os.path.join(start, script), sys.executable))
+
+
+def starting_directory(environ: Mapping[str, str]) -> str:
+    """Name the current directory as the caller did, symlinks included; empty if it is gone."""
+    said = environ.get("PWD", "")
+    try:
+        if os.path.isabs(said) and os.path.samefile(said, "."):
+            return said
+        return os.getcwd()
+    except OSError:
+        pass
+    try:
+        return os.getcwd()  # $PWD is stale
+    except OSError:
+        return ""
+
+
+def interpreter_beside(script: str, executable: str) -> str:
+    """
+    Name the `python` beside the script as it was called, if that is the interpreter that runs now.
+
+    A shebang names the release directory; `/srv/current/bin/prod-run` was called, and `current` will move.
+    """
+    folder = os.path.dirname(script)
+    beside = os.path.join(folder, "python")
+    try:
+        is_same = os.path.samefile(folder, os.path.dirname(executable))
+    except OSError:
+        return executable
+    return beside if is_same and os.path.exists(beside) else executable
+
+
+def minimal_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Keep what must be there before the first line runs; `/proc/PID/environ` shows it for ever."""
+    return {k: v for k, v in environ.items() if k in _KEPT_NAMES or k.startswith(_KEPT_PREFIXES)}
+
+
+def caller_environment() -> bytes:
+    """Write the complete environment as NUL-separated NAME=value."""
+    return b"\0".join(b"%b=%b" % pair for pair in os.environb.items())
+
+
+def sealed(name: str, content: bytes) -> int:
+    """Put bytes into a memfd that nobody can change any more, at offset 0; `name` is for /proc/PID/fd."""
+    try:
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(
+            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        )
+    except OSError as error:
+        raise _refused(error, "memfd_create(2)") from None
+    return fd
+
+
+def raise_open_files() -> int:
+    """Raise the soft limit of open files to the hard one; return what it was, for the app (-1: no limit)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:  # noqa: SIM105 - contextlib is not worth its import
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # without privileges in a user namespace; the soft limit is then what the service has
+    return soft
+
+
+def become_subreaper() -> None:
+    """Have orphans of the service come to this process, as they do to PID 1; kept over execve, prctl(2)."""
+    if os.getpid() == 1:
+        return
+    import ctypes  # noqa: PLC0415 - 4 ms, and PID 1 does without
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise _refused(OSError(code, os.strerror(code)), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def let_through(descriptors: tuple[int, ...], opened: tuple[Listener, ...]) -> None:
+    """Let 0 to 2, these descriptors and the listeners through the exec, and nothing that the caller leaked."""
+    kept = {0, 1, 2, *descriptors, *(listener.fd for listener in opened)}
+    try:
+        present = {int(name) for name in os.listdir("/proc/self/fd")}
+    except OSError:
+        present = set(range(1024))  # without /proc; what a shell's default limit allows
+    for fd in present | kept:
+        try:
+            os.set_inheritable(fd, fd in kept)
+        except OSError:
+            continue  # the one that listed /proc, or a number that is not open
+
+
+def replace_program(handoff_fd: int, environ: Mapping[str, str]) -> NoReturn:
+    """Exec the supervisor; signals stay blocked across, so that none is lost."""
+    import launcher  # noqa: PLC0415
+
+    package = os.path.dirname(os.path.dirname(os.path.abspath(launcher.__file__)))
+    no_bytecode = ("-B",) if sys.dont_write_bytecode else ()
+    # argv[0] must name the interpreter: from it CPython works out sys.executable and where its library is.
+    arguments = (sys.executable, "-I", "-S", *no_bytecode, "-c", _BOOT, package, _folder_of_setproctitle())
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        os.execve(  # noqa: S606 - no shell is the point
+            sys.executable, (*arguments, str(handoff_fd)), minimal_environment(environ)
+        )
+    except OSError as error:
+        raise _refused(error, f"execve({sys.executable})") from None
+
+
+def _folder_of_setproctitle() -> str:
+    from importlib.machinery import PathFinder  # noqa: PLC0415
+
+    spec = PathFinder.find_spec("setproctitle")
+    if spec is None or not spec.origin:
+        return ""  # titles are a comfort
+    folder = os.path.dirname(spec.origin)
+    return os.path.dirname(folder) if spec.submodule_search_locations else folder
+
+
+def _resolved(places: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Resolve host names; a resolver may take half a minute, and Ctrl-C must not wait for it."""
+    # A blocked signal is kept for the supervisor.  Here the default action, death, is the right answer; but PID 1
+    # has none (pid_namespaces(7)) and would lose the signal, so there it waits.
+    deadly = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    names_something = any(place.kind == "tcp" and not _is_numeric(place.host) for place in places)
+    if not names_something or os.getpid() == 1:
+        return listeners.resolve(places)
+    before = [(number, signal.signal(number, signal.SIG_DFL)) for number in deadly]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, deadly)
+    try:
+        return listeners.resolve(places)
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, deadly)
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _is_numeric(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdecimal()
+
+
+def _refused(error: OSError, what: str) -> SystemRefusedError:
+    remedy = "A seccomp filter or a sandbox may forbid it"
+    return SystemRefusedError(Problem(what, f"the system refused: {error.strerror}", remedy))

@@ -1,0 +1,90 @@
+"""
+What the command line hands to the supervisor across the exec.
+
+Owns one value and its encoding; it travels in a sealed memfd whose number is the supervisor's argument.
+Must never read the environment or open anything: `cli` makes it, `supervisor.main` reads it.
+"""
+
+from __future__ import annotations
+
+from launcher import protocol
+from launcher.lean import NamedTuple
+
+AS_MANY_AS_WORKERS = -1  # --max-surge was not given
+
+
+class Listener(NamedTuple):
+    """One listening socket; `path`, `device` and `inode` tell a unix socket's file (empty and 0 otherwise)."""
+
+    name: str
+    address: str  # as people write it: 127.0.0.1:8000, [::1]:80, unix:/run/x.sock
+    fd: int
+    path: str = ""
+    device: int = 0
+    inode: int = 0
+
+
+class Handoff(NamedTuple):
+    """Everything that is settled before the supervisor starts; times in seconds."""
+
+    target: str  # MODULE:ATTRIBUTE
+    arguments: tuple[str, ...]
+    name: str
+    workers: int
+    max_surge: int  # AS_MANY_AS_WORKERS: follows the number of workers
+    preload: str  # auto | always | never
+    restart: str  # always | on-failure | never
+    boot_timeout: float
+    drain_delay: float
+    drain_timeout: float
+    log_level: str  # debug | info | warning | error
+    directory: str  # resolved anew for each generation, so symlinks in it are kept
+    interpreter: str  # the same: `python` beside the script as it was called
+    runtime_directory: str  # empty: none could be had
+    lock_fd: int  # keeps the runtime directory ours; -1: none
+    environ_fd: int  # sealed memfd with the caller's environment: NUL-separated NAME=value
+    open_files: int  # the caller's soft RLIMIT_NOFILE, for the app
+    umask: int  # -1: as it is
+    listeners: tuple[Listener, ...]
+
+    def encode(self) -> bytes:
+        """Turn it into the bytes of a memfd."""
+        plain = self._asdict()
+        plain["listeners"] = tuple("\t".join(map(str, listener)) for listener in self.listeners)
+        return protocol.encode("handoff", **plain)
+
+
+def decode(data: bytes) -> Handoff:
+    """
+    Read a handoff back.
+
+    Raises:
+        protocol.ProtocolError: these are not the bytes of a handoff.
+    """
+    message = protocol.decode(data)
+    return Handoff(
+        target=message.text("target"),
+        arguments=message.texts("arguments"),
+        name=message.text("name"),
+        workers=message.number("workers"),
+        max_surge=message.number("max_surge"),
+        preload=message.text("preload"),
+        restart=message.text("restart"),
+        boot_timeout=message.seconds("boot_timeout"),
+        drain_delay=message.seconds("drain_delay"),
+        drain_timeout=message.seconds("drain_timeout"),
+        log_level=message.text("log_level"),
+        directory=message.text("directory"),
+        interpreter=message.text("interpreter"),
+        runtime_directory=message.text("runtime_directory"),
+        lock_fd=message.number("lock_fd"),
+        environ_fd=message.number("environ_fd"),
+        open_files=message.number("open_files"),
+        umask=message.number("umask"),
+        listeners=tuple(_listener(text) for text in message.texts("listeners")),
+    )
+
+
+def _listener(text: str) -> Listener:
+    name, address, fd, path, device, inode = text.split("\t")
+    return Listener(name, address, int(fd), path, int(device), int(inode))

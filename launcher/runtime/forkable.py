@@ -1,0 +1,102 @@
+"""
+May this process be forked?
+
+Owns the look at threads and connected sockets after the import, the list of loaded module files, and the
+freeze.  Must never change anything but the garbage collector's generations.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import os
+import socket
+import stat
+import sys
+import threading
+
+
+def obstacles() -> list[str]:
+    """
+    Name what would not survive a fork, or be shared by all workers: threads and connected stream sockets.
+
+    Threads are looked for in /proc too: native ones (OpenBLAS, grpc) are unknown to Python.
+    """
+    return [*_threads(), *_connected_sockets()]
+
+
+def freeze() -> None:
+    """Collect, then move everything to the permanent generation: workers' collections touch no shared page."""
+    gc.collect()
+    gc.freeze()
+
+
+def module_files() -> str:
+    """Return a digest of all loaded module files: path, size and time of change."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(_paths()):
+        try:
+            facts = os.stat(path)
+        except OSError:
+            continue
+        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _paths() -> set[str]:
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {os.path.realpath(file) for file in files if isinstance(file, str)}
+
+
+def _threads() -> list[str]:
+    python = {thread.native_id: thread.name for thread in threading.enumerate()}
+    try:
+        tasks = [int(name) for name in os.listdir("/proc/self/task")]
+    except OSError:  # no /proc: at least those that Python knows
+        tasks = [identity for identity in python if identity is not None]
+    return [
+        f"thread {python.get(task) or _native_name(task)!r}"
+        for task in tasks
+        if task != os.getpid()
+    ]
+
+
+def _native_name(task: int) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/comm") as file:
+            return f"{file.read().strip()} (native)"
+    except OSError:
+        return "unknown (native)"
+
+
+def _connected_sockets() -> list[str]:
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return []
+    return [found for fd in descriptors if (found := _connection(fd))]
+
+
+def _connection(fd: int) -> str:
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return ""
+        # dup, since a socket object closes its descriptor; it does not touch the blocking mode (socketmodule.c).
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.type != socket.SOCK_STREAM:
+                return ""
+            peer = sock.getpeername()
+    except OSError as error:
+        if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):
+            return f"descriptor {fd}, a socket in an unknown state"
+        return ""
+    return f"connection to {_written(peer)}"
+
+
+def _written(peer: object) -> str:
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    name = peer.decode("utf-8", "backslashreplace").replace("\0", "@") if isinstance(peer, bytes) else str(peer)
+    return f"unix:{name}" if name else "a unix socket pair"

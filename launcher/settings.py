@@ -1,0 +1,272 @@
+"""
+prod-run's own settings: how a flag, a variable or a default becomes a value that keeps its origin.
+
+Owns `resolve`, which finds every problem at once, and its result; the rows are in `settings_table`.
+Must never read the environment or the machine itself: everything it needs is an argument.
+"""
+
+from __future__ import annotations
+
+from launcher import addresses, quantities
+from launcher.errors import ConfigError, Problem, UsageError
+from launcher.handoff import AS_MANY_AS_WORKERS
+from launcher.lean import NamedTuple
+from launcher.quantities import BadValueError
+from launcher.settings_table import BUILT, PREFIX, TABLE, Setting
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from launcher.addresses import Address
+    from launcher.settings_table import Parsed
+
+NOT_IN_THIS_VERSION = "not in this version"
+
+# What prod-run itself sets for workers; a nested prod-run inherits it.
+_TEMPLATE_PREFIX = "PROD_RUN_TEMPLATE_"
+
+
+class Row(NamedTuple):
+    """One line of `--show-config`."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class Settings(NamedTuple):
+    """Every setting that is built, resolved; times in seconds."""
+
+    target: str
+    arguments: tuple[str, ...]
+    workers: int
+    bind: tuple[Address, ...]
+    interface: str
+    preload: str
+    boot_timeout: float
+    drain_delay: float
+    drain_timeout: float
+    max_surge: int
+    restart: str
+    log_level: str
+    name: str
+    is_name_explicit: bool
+    chdir: str  # as written; empty: not given
+    rows: tuple[Row, ...]
+
+
+class Machine(NamedTuple):
+    """What `resolve` must know of the world."""
+
+    count_cpus: Callable[[], int]
+    inherits_listeners: bool = False  # systemd passed some
+
+
+class _Given(NamedTuple):
+    """What was written for one setting, where, and what it means."""
+
+    origin: str
+    texts: tuple[str, ...]
+    values: tuple[Parsed, ...]
+
+
+def resolve(
+    words: tuple[str, ...],
+    flags: Mapping[str, tuple[str, ...]],
+    environ: Mapping[str, str],
+    machine: Machine,
+    found: tuple[Problem, ...] = (),
+) -> Settings:
+    """
+    Turn a command line and an environment into settings.
+
+    Args:
+        words: the target and its arguments.
+        flags: for each setting's name what was written, in order.
+        environ: the caller's variables.
+        machine: the few facts that defaults depend on.
+        found: problems of the command line that are known already; a missing target is then no news.
+
+    Raises:
+        UsageError: the command line is wrong (all problems of variables are in it too).
+        ConfigError: only `PROD_RUN_` variables are wrong.
+    """
+    on_line = list(found)
+    in_environment: list[Problem] = []
+    given: dict[str, _Given] = {}
+    for setting in TABLE:
+        # A bad variable is reported even where a flag overrides it: it is waiting for the day the flag goes.
+        for texts, problems, origin in (
+            (_texts_of_variable(setting, environ), in_environment, f"environment {setting.variable}"),
+            (flags.get(setting.name, ()), on_line, f"flag {setting.flag}"),
+        ):
+            if texts:
+                _collect(setting, origin, texts, given, problems)
+    in_environment += _unknown_variables(environ)
+    on_line += _problems_of_target(words, is_optional=bool(found) or "show-config" in flags)
+    if on_line:
+        raise UsageError(*on_line, *in_environment)
+    if in_environment:
+        raise ConfigError(*in_environment)
+    return _settings(words, given, machine)
+
+
+def suggestion(word: str, known: tuple[str, ...]) -> str:
+    """Say which known word was probably meant; empty if none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - 5 ms that only a mistake costs
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else ""
+
+
+def _texts_of_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[str, ...]:
+    text = environ.get(setting.variable, "") if setting.has_variable else ""
+    if not text:
+        return ()  # empty is unset: compose files write PROD_RUN_WORKERS=${WORKERS:-}
+    return tuple(text.split()) if setting.is_repeatable else (text,)
+
+
+def _collect(
+    setting: Setting, origin: str, texts: tuple[str, ...], given: dict[str, _Given], problems: list[Problem]
+) -> None:
+    where = origin.partition(" ")[2]
+    if not setting.is_built:
+        if not all(text in setting.harmless for text in texts):
+            problems.append(_not_built(setting, where))
+        return
+    values: list[Parsed] = []
+    for text in texts if setting.is_repeatable else texts[-1:]:
+        try:
+            values.append(setting.read(text))
+        except BadValueError as error:
+            problems.append(Problem(where, error.reason, error.remedy))
+    if setting.name == "bind" and len(values) == len(texts):
+        try:
+            values = list(addresses.name_all(_addresses(tuple(values))))
+        except BadValueError as error:
+            problems.append(Problem(where, error.reason, error.remedy))
+    given[setting.name] = _Given(origin, texts, tuple(values))
+
+
+def _not_built(setting: Setting, where: str) -> Problem:
+    harmless = setting.harmless[0] if setting.form and setting.harmless else ""
+    return Problem(where, NOT_IN_THIS_VERSION, f"Leave it out, or write {harmless}" if harmless else "Leave it out")
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
+    known = tuple(setting.variable for setting in TABLE if setting.has_variable)
+    # Never the value: it may be a secret with a name that was mistyped.
+    return [
+        Problem(
+            name,
+            "there is no such setting",
+            suggestion(name, known) or "Unset it, or see `prod-run --help` for the names",
+        )
+        for name, value in sorted(environ.items())
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.startswith(_TEMPLATE_PREFIX)
+        and not is_service_link(name, value)
+    ]
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """
+    Say whether Kubernetes set this variable, for a Service whose name starts with `prod-run`.
+
+    https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+    """
+    if name.endswith(("_SERVICE_HOST", "_SERVICE_PORT")) or "_SERVICE_PORT_" in name:
+        return True
+    if name.endswith("_PORT"):
+        return value.startswith(("tcp://", "udp://", "sctp://")) or _is_port_of_link(name.removesuffix("_PORT"))
+    return _is_port_of_link(name.removesuffix("_PROTO").removesuffix("_ADDR"))
+
+
+def _is_port_of_link(name: str) -> bool:
+    stem, _, protocol = name.rpartition("_")
+    _, port, number = stem.rpartition("_PORT_")
+    return protocol in {"TCP", "UDP", "SCTP"} and port != "" and number.isdigit()
+
+
+def _problems_of_target(words: tuple[str, ...], *, is_optional: bool) -> list[Problem]:
+    if not words:
+        return [] if is_optional else [Problem("MODULE:ATTRIBUTE", "missing", "For example: prod-run shop.web:main")]
+    try:
+        quantities.target(words[0])
+    except BadValueError as error:
+        return [Problem("MODULE:ATTRIBUTE", error.reason, error.remedy)]
+    return []
+
+
+def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine) -> Settings:
+    bind = _addresses(given["bind"].values) if "bind" in given else ()
+    listens = bool(bind) or machine.inherits_listeners
+    target = words[0] if words else ""
+    count = _number(_value("workers", given))
+    computed = {
+        "max-surge": (AS_MANY_AS_WORKERS, "as many as workers", "default"),
+        "restart": (
+            "always" if listens else "on-failure",
+            "",
+            "default, since something listens" if listens else "default, since nothing listens",
+        ),
+        "name": (quantities.name_of_target(target), "" if target else "the target's module", "the target"),
+        "chdir": ("", "the directory it was started in", "default"),
+    }
+    values = {name: _value(name, given) if name in given else made[0] for name, made in computed.items()}
+    workers = count or machine.count_cpus()
+    rows = [_row(setting, given, computed) for setting in BUILT if setting.form]
+    if not count:
+        rows[0] = rows[0]._replace(value=f"{workers} (auto)")
+    return Settings(
+        target=target,
+        arguments=words[1:],
+        workers=workers,
+        bind=bind,
+        interface=str(_value("interface", given)),
+        preload=str(_value("preload", given)),
+        boot_timeout=_seconds(_value("boot-timeout", given)),
+        drain_delay=_seconds(_value("drain-delay", given)),
+        drain_timeout=_seconds(_value("drain-timeout", given)),
+        max_surge=_number(values["max-surge"]),
+        restart=str(values["restart"]),
+        log_level=str(_value("log-level", given)),
+        name=str(values["name"]),
+        is_name_explicit="name" in given,
+        chdir=str(values["chdir"]),
+        rows=tuple(rows),
+    )
+
+
+def _value(name: str, given: dict[str, _Given]) -> Parsed:
+    if name in given:
+        return given[name].values[-1]
+    setting = next(setting for setting in BUILT if setting.name == name)
+    return setting.read(setting.default)
+
+
+def _row(setting: Setting, given: dict[str, _Given], computed: Mapping[str, tuple[Parsed, str, str]]) -> Row:
+    if setting.name in given:
+        texts = given[setting.name].texts
+        return Row(setting.name, " ".join(texts if setting.is_repeatable else texts[-1:]), given[setting.name].origin)
+    if setting.name in computed:
+        value, words, origin = computed[setting.name]
+        return Row(setting.name, words or str(value), origin)
+    return Row(setting.name, setting.default or setting.default_words, "default")
+
+
+def _addresses(values: tuple[Parsed, ...]) -> tuple[Address, ...]:
+    return tuple(value for value in values if isinstance(value, addresses.Address))
+
+
+def _number(value: Parsed) -> int:
+    assert isinstance(value, int), value  # noqa: S101 - the table and its readers belong together
+    return value
+
+
+def _seconds(value: Parsed) -> float:
+    assert isinstance(value, float), value  # noqa: S101
+    return value

@@ -1,0 +1,209 @@
+"""
+Every setting of prod-run, one row each.
+
+Owns `TABLE`; a setting is added here and nowhere else.
+Must never decide anything: `settings` does, `help_text` prints.
+"""
+
+from __future__ import annotations
+
+from launcher import addresses, quantities
+from launcher.lean import NamedTuple
+from launcher.quantities import one_of
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from launcher.addresses import Address
+
+    Parsed = str | int | float | Address
+
+PREFIX = "PROD_RUN_"
+
+
+class Setting(NamedTuple):
+    """One setting; `form` is what its value looks like, empty for a switch that takes none."""
+
+    name: str
+    form: str
+    default: str  # as `read` takes it; empty: worked out from the rest, and `default_words` says how
+    meaning: str
+    read: Callable[[str], Parsed] = quantities.plain
+    default_words: str = ""
+    short: str = ""
+    is_repeatable: bool = False
+    has_variable: bool = True
+    is_built: bool = True
+    harmless: tuple[str, ...] = ()  # of one that is not built: the values that are true already
+
+    @property
+    def flag(self) -> str:
+        """The flag's long form."""
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """The variable's name; empty if there is none."""
+        return PREFIX + self.name.upper().replace("-", "_") if self.has_variable else ""
+
+
+def _later(name: str, form: str, meaning: str, default_words: str = "", harmless: tuple[str, ...] = ()) -> Setting:
+    """Describe a setting whose part is not built: known, listed, and refused."""
+    switch_is_off = () if form else quantities.OFF
+    return Setting(
+        name, form, "", meaning, default_words=default_words, is_built=False, harmless=harmless or switch_is_off
+    )
+
+
+def _mode(name: str, meaning: str, *, is_built: bool = True) -> Setting:
+    """Describe a switch that makes prod-run do something else than start; it has no variable."""
+    return Setting(name, "", "", meaning, has_variable=False, is_built=is_built)
+
+
+BUILT: tuple[Setting, ...] = (
+    Setting(
+        "workers",
+        "N|auto",
+        "1",
+        "how many copies run; auto: one for each CPU this process may use (affinity and cgroup quota, rounded up)",
+        read=quantities.workers,
+        short="-w",
+    ),
+    Setting(
+        "bind",
+        "[NAME=]ADDR",
+        "",
+        "listen at HOST:PORT, :PORT (all of IPv4), [IPV6]:PORT (IPv6 only), "
+        "unix:/path?mode=0660&user=U&group=G or fd:N; port 0 is any free one; may be given several times, "
+        "in the variable separated by blanks",
+        read=addresses.parse,
+        default_words="none",
+        short="-b",
+        is_repeatable=True,
+    ),
+    Setting(
+        "interface",
+        "auto|callable",
+        "auto",
+        "what the target is; auto: by its signature",
+        read=one_of("auto", "callable", later=("wsgi", "asgi")),
+    ),
+    Setting(
+        "preload",
+        "auto|always|never",
+        "auto",
+        "import the target once and fork workers from it; auto: unless it starts threads or opens connections",
+        read=one_of("auto", "always", "never"),
+    ),
+    Setting(
+        "boot-timeout",
+        "DURATION",
+        "60s",
+        "limit for the import, and for each worker to become ready",
+        read=quantities.positive_duration,
+    ),
+    Setting(
+        "drain-delay",
+        "DURATION",
+        "0s",
+        "keep accepting for this long after being told to stop, so that a load balancer notices first",
+        read=quantities.duration,
+    ),
+    Setting(
+        "drain-timeout",
+        "DURATION",
+        "25s",
+        "time for what is in flight when a worker stops; then it is killed",
+        read=quantities.duration,
+    ),
+    Setting(
+        "max-surge",
+        "N",
+        "",
+        "extra workers during a reload; fewer than the workers is a rolling reload, 0 ends the old ones first",
+        read=quantities.surge,
+        default_words="as many as workers",
+    ),
+    Setting(
+        "restart",
+        "always|on-failure|never",
+        "",
+        "what follows a worker's end",
+        read=one_of("always", "on-failure", "never"),
+        default_words="always if anything listens, else on-failure",
+    ),
+    Setting(
+        "log-level",
+        "LEVEL",
+        "info",
+        "debug, info, warning or error, for prod-run's own lines",
+        read=one_of("debug", "info", "warning", "error"),
+    ),
+    Setting(
+        "name",
+        "NAME",
+        "",
+        "this instance's name, in titles, logs and the runtime directory; two live ones cannot share it",
+        read=quantities.instance_name,
+        default_words="the target's module",
+    ),
+    Setting(
+        "chdir",
+        "PATH",
+        "",
+        "run as if started there: the target, and every relative path of these settings, is found from it",
+        default_words="the directory it was started in",
+    ),
+    _mode("show-config", "print every setting, its value and where that came from, and exit"),
+    _mode("help", "print this and exit"),
+    _mode("help-all", "print every setting, also those of later versions, and exit"),
+    _mode("version", "print the version and exit"),
+)
+
+LATER: tuple[Setting, ...] = (
+    _later("factory", "", "the target is called once and returns what is to be run", "off"),
+    _later("config", "MODULE:CLASS", "the application's configuration class", "from the target's annotations"),
+    _later("env-file", "PATH", "variables for the application", "none"),
+    _later("secrets-dir", "PATH", "a directory of secrets, one file each", "/run/secrets if present"),
+    _later("template", "SRC:DEST[:MODE]", "a file rendered before start and reload", "none"),
+    _later("watch", "", "reload when a secret, env file or template input changed", "off"),
+    _later("stall-timeout", "DURATION", "kill a worker that does not call heartbeat()", "off", ("off", "0", "0s")),
+    _later("max-rss", "SIZE", "replace a worker that has grown beyond this", "off", ("off",)),
+    _later("max-age", "DURATION", "replace a worker that is older than this", "off", ("off",)),
+    _later("log", "stdout|syslog[:URL]", "where log lines go", "stdout", ("stdout",)),
+    _later("log-format", "console|logfmt|json", "what log lines look like", "console on a terminal, else logfmt"),
+    _later("introspect", "HOST:PORT|unix:PATH|off", "probes, metrics and the status page", "off", ("off",)),
+    _later("control", "PATH|off", "the socket for prod-ctl", "off", ("off",)),
+    _later("user", "NAME", "drop privileges to this user", "as started"),
+    _later("group", "NAME", "drop privileges to this group", "as started"),
+    _later("umask", "MODE", "the mask for files that are made", "as started"),
+    _later("pidfile", "PATH", "write the supervisor's PID there", "none"),
+    _later("daemon", "", "go to the background once ready", "off"),
+    _later("before", "COMMAND", "run once before the first worker starts", "none"),
+    _later("rewrite", "SIGNAL:SIGNAL", "send another signal to a command than the one that came", "none"),
+    _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),
+    _later("parent-death-signal", "SIGNAL", "have it sent to prod-run when its own parent dies", "none"),
+    _later("export-secret", "NAME", "put this secret into a command's environment", "none"),
+    _later("template-check", "COMMAND", "check rendered templates before they are moved into place", "none"),
+    _later("proxy-headers", "NAMES", "which forwarding headers to believe", "none"),
+    _later("proxy-protocol", "", "connections begin with a PROXY header", "off"),
+    _later("trust", "NETWORKS", "the proxies to believe", "none"),
+    _later("tls-cert", "PATH", "the certificate to serve", "none"),
+    _later("tls-key", "PATH", "its key", "none"),
+    _later("tls-client-ca", "PATH", "whose clients to admit", "none"),
+    _later("server-option", "NAME=VALUE", "passed on to the HTTP server", "none"),
+    _later("no-log-capture", "", "workers keep prod-run's own stdout and stderr", "off"),
+    _later("introspect-token-file", "PATH", "who sends this token sees everything", "none"),
+    _mode("check-config", "do everything short of starting, and exit", is_built=False),
+    _mode("without-secrets", "with --check-config: skip what needs secrets", is_built=False),
+    _mode("help-config", "print the application's variables and exit", is_built=False),
+    _mode("envsubst", "be a filter like GNU envsubst", is_built=False),
+    _mode("variables", "with --envsubst: list the variables", is_built=False),
+    _later("format", "text|json", "with --check-config: how to print")._replace(has_variable=False),
+    _later("dialect", "gnu|strict", "with --envsubst: which syntax")._replace(has_variable=False),
+    _later("missing", "error|empty|keep", "with --envsubst: what an unset variable is")._replace(has_variable=False),
+)
+
+TABLE: tuple[Setting, ...] = BUILT + LATER

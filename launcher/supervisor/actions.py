@@ -1,0 +1,125 @@
+"""
+What the machine can order.
+
+Owns the actions; `carry_out` has one function for each.  A ticket names a process from the moment it is
+ordered, when it has no PID yet.
+Must never do anything.
+"""
+
+from __future__ import annotations
+
+from launcher.lean import NamedTuple
+
+
+class StartZygote(NamedTuple):
+    """Start a fresh interpreter that prepares a generation and then forks its workers."""
+
+    ticket: int
+    generation: int
+
+
+class ForkWorker(NamedTuple):
+    """Have a zygote fork a worker."""
+
+    ticket: int
+    zygote: int
+    generation: int
+    slot: int
+
+
+class ExecWorker(NamedTuple):
+    """Start a worker as a fresh interpreter that imports for itself (no preload)."""
+
+    ticket: int
+    generation: int
+    slot: int
+
+
+class Go(NamedTuple):
+    """Give a waiting worker its slot: it starts to run the target."""
+
+    ticket: int
+    slot: int
+
+
+class Serve(NamedTuple):
+    """Let a held worker out of ready()."""
+
+    ticket: int
+
+
+class Stop(NamedTuple):
+    """Tell a worker to drain: first the order on its channel, then SIGTERM if it has a PID."""
+
+    ticket: int
+    pid: int  # 0: not known yet, the order alone
+    reason: str
+    last: bool  # nobody else will accept what is queued
+
+
+class Kill(NamedTuple):
+    """SIGKILL one child."""
+
+    pid: int
+
+
+class EndZygote(NamedTuple):
+    """Tell a zygote that it is not needed any more."""
+
+    ticket: int
+
+
+class CloseListeners(NamedTuple):
+    """Close the supervisor's and all zygotes' copies of the listening sockets."""
+
+
+class SignalGroup(NamedTuple):
+    """Signal what is left of a process group; comes back as GroupGone if that is nothing."""
+
+    pgid: int
+    signal: int
+
+
+class SweepOrphans(NamedTuple):
+    """Signal every adopted orphan (0: only count them); comes back as OrphansLeft."""
+
+    signal: int
+
+
+class Forget(NamedTuple):
+    """A process is over: close what was kept for it."""
+
+    ticket: int
+
+
+class Log(NamedTuple):
+    """Write one line."""
+
+    level: str
+    event: str
+    fields: tuple[tuple[str, str | float], ...] = ()
+    detail: str = ""
+
+
+class Exit(NamedTuple):
+    """End prod-run with this code."""
+
+    code: int
+
+
+Action = (
+    StartZygote
+    | ForkWorker
+    | ExecWorker
+    | Go
+    | Serve
+    | Stop
+    | Kill
+    | EndZygote
+    | CloseListeners
+    | SignalGroup
+    | SweepOrphans
+    | Forget
+    | Log
+    | Exit
+)

@@ -1,0 +1,130 @@
+"""
+What can happen to the supervisor.
+
+Owns the events that enter the machine; each is a fact, in the past tense, that somebody else found out.
+Must never decide or do anything.
+"""
+
+from __future__ import annotations
+
+from launcher.lean import NamedTuple
+from launcher.signals import Ask
+
+
+class Asked(NamedTuple):
+    """An operator asked for something."""
+
+    ask: Ask
+    origin: str  # "SIGHUP", "prod-ctl"
+
+
+class ProcessExited(NamedTuple):
+    """Some child is gone and reaped: ours, or an orphan that was given to us."""
+
+    pid: int
+    code: int  # as in os.waitstatus_to_exitcode: 0 to 255, or -N for signal N
+
+
+class Started(NamedTuple):
+    """A process that was ordered has a PID now."""
+
+    ticket: int
+    pid: int
+
+
+class StartFailed(NamedTuple):
+    """A process that was ordered cannot be had."""
+
+    ticket: int
+    reason: str
+
+
+class Prepared(NamedTuple):
+    """A zygote has imported the target and looked at itself."""
+
+    ticket: int
+    takes_worker: bool  # the target calls ready() itself and can be held back
+    files: str  # digest of the loaded module files: path, size, mtime
+    unforkable: str = ""  # what forbids to fork from it, in words; empty if nothing does
+
+
+class Refused(NamedTuple):
+    """A generation cannot be prepared, for a reason that the zygote could still tell."""
+
+    ticket: int
+    code: int  # exit code of prod-run if this is the first generation
+    reason: str
+    detail: str = ""  # the app's traceback, cut to the app's frames
+
+
+class Hello(NamedTuple):
+    """A new worker is our child now and waits for its slot."""
+
+    ticket: int
+    pid: int
+
+
+class Entered(NamedTuple):
+    """A worker whose target takes no Worker is about to call it."""
+
+    ticket: int
+
+
+class BecameReady(NamedTuple):
+    """A worker says that it could serve."""
+
+    ticket: int
+
+
+class StoppedAccepting(NamedTuple):
+    """A worker that was told to stop takes no new connections any more."""
+
+    ticket: int
+
+
+class StatusGiven(NamedTuple):
+    """A worker says how it is, in words."""
+
+    ticket: int
+    text: str
+
+
+class ChannelClosed(NamedTuple):
+    """The private channel of a process is closed at its other end, or speaks nonsense."""
+
+    ticket: int
+
+
+class GroupGone(NamedTuple):
+    """Nothing is left of a process group."""
+
+    pgid: int
+
+
+class OrphansLeft(NamedTuple):
+    """So many adopted orphans are alive (0 also where /proc cannot tell)."""
+
+    count: int
+
+
+class Tick(NamedTuple):
+    """Time passed; nothing else happened."""
+
+
+Event = (
+    Asked
+    | ProcessExited
+    | Started
+    | StartFailed
+    | Prepared
+    | Refused
+    | Hello
+    | Entered
+    | BecameReady
+    | StoppedAccepting
+    | StatusGiven
+    | ChannelClosed
+    | GroupGone
+    | OrphansLeft
+    | Tick
+)

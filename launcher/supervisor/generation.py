@@ -1,0 +1,162 @@
+"""
+What the supervisor knows of one generation: its zygote, its workers, its slots.
+
+Owns the records that the machine keeps and the questions that can be asked of them.
+Pure: never decides, never acts.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from launcher.lean import NamedTuple
+from launcher.supervisor.pacing import Backoff
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Phase(enum.Enum):
+    """Where a generation stands between its order and its end (DESIGN §3.5)."""
+
+    PREPARING = "preparing"
+    FILLING = "filling"
+    ROLLING = "rolling"  # committed, but the former one is not replaced altogether
+    COMMITTED = "committed"
+    RETIRING = "retiring"  # its workers serve until they are replaced
+    REJECTED = "rejected"  # its workers never serve
+
+
+class State(enum.Enum):
+    """Where a process stands."""
+
+    ORDERED = "ordered"
+    BOOTING = "booting"
+    ENTERED = "entered"  # takes no Worker: ready when it has lived a second
+    READY = "ready"  # held back until its generation is committed
+    SERVING = "serving"
+    DRAINING = "draining"
+    KILLED = "killed"
+    STUCK = "stuck"  # survived SIGKILL for five seconds: reported and given up
+    PREPARING = "preparing"  # a zygote that imports
+    WARM = "warm"  # a zygote that can fork
+
+
+UP = (State.READY, State.SERVING)
+LEAVING = (State.DRAINING, State.KILLED, State.STUCK)
+
+
+class Failure(NamedTuple):
+    """Why a generation cannot be had."""
+
+    reason: str
+    detail: str  # the app's traceback, cut to the app's frames
+    code: int  # exit code of prod-run if this is the first generation
+
+
+class Process:
+    """A zygote or worker, from its order to its end."""
+
+    __slots__ = (
+        "abandoned",
+        "deadline",
+        "generation",
+        "mute",
+        "pid",
+        "slot",
+        "started",
+        "state",
+        "status",
+        "stopped_accepting",
+        "ticket",
+    )
+
+    def __init__(self, ticket: int, generation: Generation, slot: int, now: float, deadline: float) -> None:
+        self.ticket = ticket
+        self.generation = generation
+        self.slot = slot  # -1: a zygote
+        self.pid = 0  # 0: not known yet
+        self.state = State.ORDERED if slot >= 0 else State.PREPARING
+        self.started = now
+        self.deadline: float | None = deadline
+        self.stopped_accepting = False
+        self.mute = False  # its channel is closed
+        self.abandoned = False  # the zygote that should have forked it is gone
+        self.status = ""  # in the worker's own words
+
+    def enter(self, state: State, deadline: float | None) -> None:
+        """Change the state; there is no state without a word on its deadline."""
+        self.state = state
+        self.deadline = deadline
+
+    @property
+    def is_worker(self) -> bool:
+        """Say whether it is a worker, not a zygote."""
+        return self.slot >= 0
+
+
+class Generation:
+    """One generation: what was prepared once, and the workers that run it."""
+
+    __slots__ = (
+        "backoffs",
+        "done",
+        "failure",
+        "files",
+        "imports_anew",
+        "number",
+        "origin",
+        "phase",
+        "since",
+        "takes_worker",
+        "unrespawnable",
+        "workers",
+        "zygote",
+    )
+
+    def __init__(self, number: int, origin: str, now: float) -> None:
+        self.number = number
+        self.origin = origin  # who asked for it: "start", "SIGHUP"
+        self.since = now
+        self.phase = Phase.PREPARING
+        self.zygote: Process | None = None
+        self.imports_anew = False  # no preload: every worker imports for itself
+        self.takes_worker = True
+        self.files = ""
+        self.failure: Failure | None = None
+        self.unrespawnable = ""  # why no worker can be had from it any more
+        self.workers: dict[int, Process] = {}  # by ticket
+        self.done: dict[int, int] = {}  # slot → exit code, of workers that are not started again
+        self.backoffs: dict[int, Backoff] = {}  # by slot; ZYGOTE is the zygote's own
+
+    def staying(self) -> list[Process]:
+        """Return the workers that have not been told to go, by slot."""
+        return sorted((w for w in self.workers.values() if w.state not in LEAVING), key=lambda w: w.slot)
+
+    def up(self) -> int:
+        """Count the workers that are ready, and those that have done their work."""
+        return sum(w.state in UP for w in self.workers.values()) + len(self.done)
+
+    def present(self) -> int:
+        """Count the worker processes that exist, or may: all but those given up."""
+        return sum(w.state is not State.STUCK for w in self.workers.values())
+
+    def missing(self, target: int) -> Iterator[int]:
+        """Yield the slots below `target` that nobody has and whose work is not done."""
+        taken = {w.slot for w in self.workers.values() if w.state not in LEAVING}
+        return (slot for slot in range(target) if slot not in taken and slot not in self.done)
+
+    def backoff(self, slot: int) -> Backoff:
+        """Return the back-off of a slot."""
+        return self.backoffs.setdefault(slot, Backoff())
+
+    @property
+    def can_spawn(self) -> bool:
+        """Say whether a worker can be had from it now."""
+        if self.unrespawnable:
+            return False
+        return self.imports_anew or (self.zygote is not None and self.zygote.state is State.WARM)
+
+
+ZYGOTE = -1  # in place of a slot

@@ -1,0 +1,148 @@
+"""
+The supervisor's only loop, and the only place that waits.
+
+Owns epoll, the pipe of signals and the clock.  Facts are recorded first, all that are there; then the machine
+decides once; then everything is carried out.  Must never wait anywhere but in `_wait`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from launcher.signals import ASK_OF
+from launcher.supervisor import children, status
+from launcher.supervisor import events as on
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from launcher.supervisor.carry_out import Hands
+    from launcher.supervisor.machine import Machine
+
+LATE = 2.0  # seconds; a later wake-up means that the machine, or this process, was suspended
+
+
+class Watcher:
+    """Who is to be asked when a descriptor is readable."""
+
+    __slots__ = ("_callbacks", "_epoll")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], list[on.Event]]] = {}
+
+    def watch(self, fd: int, callback: Callable[[], list[on.Event]], mask: int = select.EPOLLIN) -> None:
+        """Call back when `fd` is ready; the callback must not wait."""
+        self._epoll.register(fd, mask)
+        self._callbacks[fd] = callback
+
+    def forget(self, fd: int) -> None:
+        """Stop watching; to be called before `fd` is closed."""
+        if self._callbacks.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def is_watching(self, fd: int) -> bool:
+        """Say whether somebody waits for it."""
+        return fd in self._callbacks
+
+    def wait(self, timeout: float | None) -> list[on.Event]:
+        """Wait until something is ready, at most `timeout` seconds; return what came of it."""
+        events: list[on.Event] = []
+        for fd, _ in self._epoll.poll(timeout):
+            # It may have been forgotten while an earlier one of the same batch was served.
+            callback = self._callbacks.get(fd)
+            if callback:
+                events += callback()
+        return events
+
+
+class Loop:
+    """Feeds the machine, and does what it says, until it says Exit."""
+
+    __slots__ = ("_hands", "_machine", "_set_title", "_signals", "_skew", "_title", "_watcher")
+
+    def __init__(self, machine: Machine, hands: Hands, watcher: Watcher, set_title: Callable[[str], None]) -> None:
+        self._machine = machine
+        self._hands = hands
+        self._watcher = watcher
+        self._set_title = set_title
+        self._title = ""
+        self._skew = 0.0  # seconds that did not count, because nobody could do anything in them
+        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        watcher.watch(self._signals, self._on_signals)
+
+    def run(self) -> int:
+        """Run until the machine exits; return the exit code."""
+        self._turn([on.Tick()])
+        while self._hands.exit_code is None:
+            self._turn(self._wait() or [on.Tick()])
+        self._hands.output.close()
+        return self._hands.exit_code
+
+    def now(self) -> float:
+        """Return monotonic seconds, less those in which the machine was suspended."""
+        return time.monotonic() - self._skew
+
+    def _wait(self) -> list[on.Event]:
+        deadline = self._machine.next_deadline()
+        began = self.now()
+        self._mind_output()
+        self._show_title()
+        events = self._watcher.wait(None if deadline is None else max(0.0, deadline - began))
+        if deadline is not None and self.now() - max(deadline, began) > LATE:
+            # Suspended, or stopped: those we wait for were too.  The whole wait is given back, so that a
+            # deadline that is overdue only because of us leaves them the time they had left.
+            late = self.now() - began
+            self._skew += late
+            self._hands.log("warning", "woke up late: deadlines moved", (("by", f"{late:.1f}s"),))
+        return events
+
+    def _turn(self, events: list[on.Event]) -> None:
+        """Record, decide, carry out, until nothing more follows."""
+        while events:
+            now = self.now()
+            for event in events:
+                self._machine.record(event, now)
+            events = []
+            for action in self._machine.decide(now):
+                events += self._hands.carry_out(action)
+
+    def _on_signals(self) -> list[on.Event]:
+        events: list[on.Event] = []
+        try:
+            numbers = os.read(self._signals, 4096)
+        except BlockingIOError:
+            return events
+        for number in numbers:
+            if number == signal.SIGUSR1:
+                for line in status.report(self._machine, self.now()):
+                    self._hands.carry_out(line)
+            elif number in ASK_OF:
+                events.append(on.Asked(ASK_OF[number], signal.Signals(number).name))
+        if signal.SIGCHLD in numbers:
+            events += children.reap()
+        return events
+
+    def _mind_output(self) -> None:
+        """Wait for room in our own output only while something is queued for it."""
+        output = self._hands.output
+        fd, is_watching = output.fileno(), self._watcher.is_watching(output.fileno())
+        if output.wants_write and not is_watching:
+            self._watcher.watch(fd, self._flush, select.EPOLLOUT)
+        elif is_watching and not output.wants_write:
+            self._watcher.forget(fd)
+
+    def _flush(self) -> list[on.Event]:
+        self._hands.output.flush()
+        return []
+
+    def _show_title(self) -> None:
+        title = status.sentence(self._machine)
+        if title != self._title:
+            self._title = title
+            self._set_title(f"prod-run: {self._hands.handoff.name} [supervisor] {title}")

@@ -1,0 +1,403 @@
+"""
+Every decision of the supervisor.
+
+Theory of operation: `record` writes down a fact and decides nothing; `decide` compares what is with
+what is wanted and orders what is missing.  Every order leaves a mark (a state), so deciding twice orders
+nothing twice, and every state that waits for somebody has a deadline.  Workers are replaced by
+counting: a former generation may keep as many workers as the current one still lacks.  So one rule
+covers the full reload, the rolling one, the restart of singletons and the way back.
+
+Pure: it never waits, never acts, never asks the time.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from launcher.errors import Exit as Code
+from launcher.handoff import AS_MANY_AS_WORKERS
+from launcher.signals import Ask
+from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
+from launcher.supervisor.generation import LEAVING, ZYGOTE, Failure, Generation, Phase, Process, State
+from launcher.supervisor.records import GRACE, Policy, Records, identity
+from launcher.supervisor.stopping import Stage, Stopping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HANDOVER = 1.0  # seconds that `committed` waits for old workers to say that they stopped accepting
+SECOND_STOP = 1.0  # seconds after which a second SIGTERM is a wish of its own, not an echo
+AT_ONCE = 16  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
+
+
+class Machine(Records):
+    """The supervisor's mind: facts go in, orders come out."""
+
+    __slots__ = ("decided_at", "numbers")
+
+    def __init__(self, policy: Policy, now: float, chance: Callable[[], float]) -> None:
+        super().__init__(policy, now, chance)
+        self.numbers = 0  # of generations so far
+        self.decided_at = now
+
+    # ── the two halves ──────────────────────────────────────────────────────────────────────────
+
+    def handle(self, event: on.Event, now: float) -> list[do.Action]:
+        """Record one event and decide."""
+        self.record(event, now)
+        return self.decide(now)
+
+    def record(self, event: on.Event, now: float) -> None:
+        """Write down a fact; `now` is monotonic seconds."""
+        if isinstance(event, on.Asked):
+            self._on_asked(event, now)
+        else:
+            self.note(event, now)
+
+    def decide(self, now: float) -> list[do.Action]:
+        """Compare what is with what is wanted; return what is to be done, in order."""
+        self._expire(now)
+        self._lose_the_silent(now)
+        self._judge()
+        self._advance_stop(now)
+        self._begin_reload(now)
+        self._commit(now)
+        self._retire(now)
+        self._spawn(now)
+        self._announce(now)
+        self._end_zygotes(now)
+        self._finish(now)
+        self.decided_at = now
+        orders, self.orders = self.orders, []
+        return orders
+
+    def next_deadline(self) -> float | None:
+        """
+        Say when `decide` must be called again even if nothing happens.
+
+        Returns:
+            Monotonic seconds, or None if there is nothing to wait for.  May lie in the past: then at once.
+        """
+        times: list[float | None] = [p.deadline for p in self.processes.by_ticket.values()]
+        times += self.processes.leftovers.values()
+        times += [self.announce_by, self.stop.deadline if self.stop else None]
+        if not (self.stop and self.stop.stage is not Stage.DELAY):
+            retries = [g.backoff(slot).until for g in self._respawning() for slot in self._lacking(g)]
+            # What could have been started by now waits for an event, not for the time.
+            times += [until for until in retries if until > self.decided_at]
+        return min((time for time in times if time is not None), default=None)
+
+    def _on_asked(self, asked: on.Asked, now: float) -> None:
+        match asked.ask:
+            case Ask.STOP if self.stop is None:
+                self._begin_stop(asked.origin, now)
+            case Ask.STOP if self.stop and now - self.stop.asked_at > SECOND_STOP:
+                self._hurry(asked.origin, now)
+            case Ask.STOP_NOW:
+                if self.stop is None:
+                    self._begin_stop(asked.origin, now)
+                self._hurry(asked.origin, now)
+            case Ask.RELOAD if self.stop:
+                self._log("info", "ignored reload: stopping", origin=asked.origin)
+            case Ask.RELOAD:
+                if self._is_reloading():
+                    self._log("info", "remembered reload: one is under way", origin=asked.origin)
+                self.reload_asked = asked.origin
+            case Ask.MORE | Ask.FEWER:
+                self.wanted = max(1, self.wanted + (1 if asked.ask is Ask.MORE else -1))
+                self._log("info", "scaled", workers=self.wanted, origin=asked.origin)
+            case Ask.UPGRADE:
+                self._log("warning", "ignored upgrade: not in this version", origin=asked.origin)
+
+    # ── decide ──────────────────────────────────────────────────────────────────────────────────
+
+    def _expire(self, now: float) -> None:
+        for process in self.processes.overdue(now):
+            self._expire_one(process, now)
+        for pgid in [pgid for pgid, deadline in self.processes.leftovers.items() if deadline <= now]:
+            del self.processes.leftovers[pgid]
+            self._order(do.SignalGroup(pgid, signal.SIGKILL))
+
+    def _expire_one(self, process: Process, now: float) -> None:
+        limit = f"within --boot-timeout {self.policy.boot_timeout:g}s"
+        match process.state:
+            case State.ENTERED:
+                self._became_ready(process)
+            case State.PREPARING:
+                self._give_up(process, f"the import did not end {limit}", now)
+            case State.ORDERED:
+                if process.generation.zygote:  # it owes an answer for all this time
+                    self._give_up(process.generation.zygote, f"the zygote forked nothing {limit}", now)
+                self._give_up(process, f"worker {process.slot} did not start {limit}", now)
+            case State.BOOTING:
+                what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
+                self._give_up(process, f"worker {process.slot} {what} {limit}", now)
+            case State.DRAINING:
+                if process.is_worker:
+                    self._log("error", "killed straggler: drain limit", **identity(process))
+                self._kill(process, now)
+            case State.KILLED:
+                self._log("error", "unkillable: survived SIGKILL", **identity(process))
+                process.enter(State.STUCK, None)
+
+    def _give_up(self, process: Process, reason: str, now: float) -> None:
+        """Kill a process that missed its limit, and draw the consequence."""
+        if process.state in LEAVING:
+            return
+        self._log("error", "gave up", **identity(process), reason=reason)
+        self._failed(process, reason, now)
+        self._kill(process, now)
+
+    def _kill(self, process: Process, now: float) -> None:
+        process.enter(State.KILLED, now + GRACE)
+        if process.pid:
+            self._order(do.Kill(process.pid))
+
+    def _lose_the_silent(self, now: float) -> None:
+        """Give up those that never had a PID, whose zygote is gone and whose channel nobody holds."""
+        for process in [p for p in self.processes.by_ticket.values() if not p.pid and p.mute and p.abandoned]:
+            self._log("error", "lost worker with its zygote", **identity(process))
+            self._over(process)
+            self._failed(process, f"worker {process.slot} was lost with its zygote", now)
+        self.processes.settle_orphans()
+
+    def _judge(self) -> None:
+        """Draw the consequence of a generation's failure: it alone has to go."""
+        if self.candidate and self.candidate.failure:
+            self._reject(self.candidate.failure)
+        current = self.current
+        if current and current.failure:
+            if current.phase is Phase.ROLLING and self.fallback:
+                self._roll_back(current, self.fallback, current.failure.reason)
+            current.failure = None
+
+    def _begin_reload(self, now: float) -> None:
+        if self.stop or not self.reload_asked or self._is_reloading():
+            return
+        self.numbers += 1
+        self.candidate = Generation(self.numbers, self.reload_asked, now)
+        self.reload_asked = ""
+        self._log("info", "preparing", generation=self.numbers, origin=self.candidate.origin)
+        self._start_zygote(self.candidate, now)
+
+    def _is_reloading(self) -> bool:
+        rolling = self.current is not None and self.current.phase is Phase.ROLLING
+        return self.candidate is not None or rolling or self.announce_by is not None
+
+    def _commit(self, now: float) -> None:
+        new = self.candidate
+        if new and new.phase is Phase.FILLING and new.up() >= self._gate():
+            former, self.current, self.candidate = self.current, new, None
+            new.phase = Phase.ROLLING
+            self.announce_by = now
+            for worker in new.staying():
+                if worker.state is State.READY:
+                    worker.enter(State.SERVING, None)
+                    self._order(do.Serve(worker.ticket))
+            if former:
+                former.phase = Phase.RETIRING
+                self.others.append(former)
+                self.fallback = former
+                self.announce_by = now + HANDOVER
+        if self.current and self.current.phase is Phase.ROLLING and self.current.up() >= self.wanted:
+            self.current.phase = Phase.COMMITTED
+            self.fallback = None
+
+    def _announce(self, now: float) -> None:
+        if self.announce_by is None or self.current is None:
+            return
+        handing_over = any(
+            worker.state is State.DRAINING and not worker.stopped_accepting
+            for generation in self.others
+            if generation.phase is Phase.RETIRING
+            for worker in generation.workers.values()
+        )
+        if self.announce_by <= now or not handing_over:
+            self.announce_by = None
+            after = f"{now - self.current.since:.2f}s"
+            up = f"{self.current.up()}/{self.wanted}"
+            self._log("info", "committed", generation=self.current.number, workers=up, after=after)
+
+    def _reject(self, failure: Failure, result: str = "rejected") -> None:
+        rejected, self.candidate = self.candidate, None
+        if rejected is None:
+            return
+        if result == "rejected" and self.policy.max_surge == 0 and self.current and rejected.phase is Phase.FILLING:
+            result = "rolled-back"  # the old workers were told to go already
+        rejected.phase = Phase.REJECTED
+        self.others.append(rejected)
+        kept = (("kept", self.current.number),) if self.current else ()
+        fields = (("generation", rejected.number), *kept, ("reason", failure.reason))
+        self._order(do.Log("info" if result == "pre-empted" else "error", result, fields, failure.detail))
+        if self.current is None and self.stop is None:
+            self.stop = Stopping("the first generation failed", failure.code)
+
+    def _roll_back(self, failed: Generation, kept: Generation, reason: str) -> None:
+        self.others.remove(kept)
+        self.others.append(failed)
+        failed.phase, kept.phase = Phase.RETIRING, Phase.COMMITTED
+        self.current, self.fallback, self.announce_by = kept, None, None
+        self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
+
+    def _retire(self, now: float) -> None:
+        if self.stop and self.stop.stage is not Stage.DELAY:
+            for generation in self.generations():
+                self._shrink(generation, 0, "stop", now)
+            return
+        if self.candidate:
+            self._shrink(self.candidate, self._gate(), "scale", now)
+        lacking = self.wanted
+        if self.current:
+            self._shrink(self.current, *((0, "reload") if self._is_draining_first() else (self.wanted, "scale")), now)
+            lacking -= self.current.up()
+        for generation in reversed(self.others):
+            if generation.phase is Phase.REJECTED:
+                self._shrink(generation, 0, "rejected", now)
+            else:
+                keeps = min(max(0, lacking), len(generation.staying()))
+                self._shrink(generation, keeps, "reload", now, by_slot=False)
+                lacking -= keeps
+
+    def _shrink(self, generation: Generation, target: int, reason: str, now: float, *, by_slot: bool = True) -> None:
+        staying = generation.staying()
+        for index, worker in enumerate(staying):
+            if (worker.slot if by_slot else index) >= target:
+                served = worker.state in (State.SERVING, State.ENTERED)
+                limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
+                worker.enter(State.DRAINING, now + limit)
+                self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop"))
+
+    def _spawn(self, now: float) -> None:
+        if self.stop and self.stop.stage is not Stage.DELAY:
+            return
+        for generation in self._respawning():
+            for slot in self._lacking(generation):
+                if generation.backoff(slot).until > now:
+                    continue
+                if slot == ZYGOTE:
+                    self._start_zygote(generation, now)
+                elif self._has_room(generation):
+                    self._start_worker(generation, slot, now)
+                else:
+                    break
+
+    def _respawning(self) -> list[Generation]:
+        """Return the generations whose missing processes are to be started."""
+        filling = self.candidate if self.candidate and self.candidate.phase is Phase.FILLING else None
+        return [g for g in (filling, self.current, self.fallback) if g]
+
+    def _lacking(self, generation: Generation) -> list[int]:
+        """Return what a generation should have and has not: slots, or its zygote."""
+        if generation.unrespawnable:
+            return []
+        if not generation.imports_anew and generation.zygote is None:
+            return [ZYGOTE]
+        if not generation.can_spawn or generation is self.fallback:
+            return []
+        if generation is self.current and self._is_draining_first():
+            return []
+        return list(generation.missing(self._gate() if generation is self.candidate else self.wanted))
+
+    def _has_room(self, generation: Generation) -> bool:
+        if sum(w.state is State.ORDERED for w in generation.workers.values()) >= AT_ONCE:
+            return False
+        if self.policy.max_surge == AS_MANY_AS_WORKERS:
+            return True
+        return sum(g.present() for g in self.generations()) < self.wanted + self.policy.max_surge
+
+    def _is_draining_first(self) -> bool:
+        """Say whether singletons are being replaced: the old ones end before the new ones start."""
+        return self.policy.max_surge == 0 and self.candidate is not None and self.candidate.phase is Phase.FILLING
+
+    def _gate(self) -> int:
+        """Return how many workers of the candidate must be ready for the commit."""
+        surge = self.policy.max_surge
+        rolling = self.current is not None and 0 < surge < self.wanted
+        return surge if rolling else self.wanted
+
+    def _start_worker(self, generation: Generation, slot: int, now: float) -> None:
+        worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)
+        generation.workers[worker.ticket] = worker
+        if generation.zygote and not generation.imports_anew:
+            self._order(do.ForkWorker(worker.ticket, generation.zygote.ticket, generation.number, slot))
+        else:
+            self._order(do.ExecWorker(worker.ticket, generation.number, slot))
+
+    def _start_zygote(self, generation: Generation, now: float) -> None:
+        generation.zygote = self.processes.order(generation, ZYGOTE, now, now + self.policy.boot_timeout)
+        self._order(do.StartZygote(generation.zygote.ticket, generation.number))
+
+    def _end_zygotes(self, now: float) -> None:
+        """End the zygotes that nobody needs, each after its last worker, and drop what is over."""
+        for generation in self.generations():
+            zygote = generation.zygote
+            if zygote is None or zygote.state in LEAVING or self._needs_zygote(generation):
+                continue
+            if zygote.state is State.PREPARING:  # it would hear us only when the import ends
+                self._kill(zygote, now)
+            else:
+                zygote.enter(State.DRAINING, now + GRACE)
+                self._order(do.EndZygote(zygote.ticket))
+        for generation in [g for g in self.others if g is not self.fallback and not g.workers and not g.zygote]:
+            self.others.remove(generation)
+            if generation.phase is Phase.RETIRING:
+                self._log("info", "retired", generation=generation.number)
+
+    def _needs_zygote(self, generation: Generation) -> bool:
+        if generation.phase is not Phase.PREPARING and (generation.imports_anew or generation.unrespawnable):
+            return False
+        if generation.present():
+            return True
+        stopping = self.stop is not None and self.stop.stage is not Stage.DELAY
+        return not stopping and generation in (self.current, self.candidate, self.fallback)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_stop(self, origin: str, now: float) -> None:
+        serving = self.current is not None and bool(self.current.workers)
+        self.stop = Stopping(origin, Code.DONE, now, now + (self.policy.drain_delay if serving else 0.0))
+        self.reload_asked, self.announce_by = "", None
+        self._log("info", "stopping", origin=origin)
+
+    def _hurry(self, origin: str, now: float) -> None:
+        if self.stop is None or self.stop.immediate:
+            return
+        self.stop.immediate = True
+        self.stop.deadline = now
+        self._log("warning", "stopping at once: workers are killed", origin=origin)
+
+    def _advance_stop(self, now: float) -> None:
+        if self.stop is None:
+            return
+        if self.candidate:
+            self._reject(Failure("stopping", "", Code.DONE), result="pre-empted")
+        if self.stop.stage is Stage.DELAY and now >= (self.stop.deadline or now):
+            self.stop.enter(Stage.DRAIN, None)
+            self._order(do.CloseListeners())
+        if self.stop.immediate:
+            for process in self.processes.by_ticket.values():
+                if process.state not in (State.KILLED, State.STUCK):
+                    self._kill(process, now)
+
+    def _finish(self, now: float) -> None:
+        if self.stop is None:
+            current = self.current
+            if current and len(current.done) >= self.wanted and not self._is_reloading() and not self.reload_asked:
+                codes = [code if code >= 0 else 128 - code for _, code in sorted(current.done.items())]
+                self.stop = Stopping("all work is done", next((code for code in codes if code), 0))
+                self._log("info", "finished: all work is done")
+            return
+        stop = self.stop
+        if stop.stage is Stage.DRAIN and all(p.state is State.STUCK for p in self.processes.by_ticket.values()):
+            stop.enter(Stage.SWEEP, now + GRACE)
+            stop.orphans_left = -1
+            self._order(do.SweepOrphans(signal.SIGKILL if stop.immediate else signal.SIGTERM))
+        elif stop.stage is Stage.SWEEP and stop.deadline is not None and now >= stop.deadline:
+            stop.enter(Stage.LAST_SWEEP, now + GRACE)
+            self._order(do.SweepOrphans(signal.SIGKILL))
+        if stop.is_over(now, leftovers=bool(self.processes.leftovers)):
+            stop.enter(Stage.OVER, None)
+            self._log("info", "stopped", reason=stop.reason, code=stop.code)
+            self._order(do.Exit(stop.code))

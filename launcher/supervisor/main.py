@@ -1,0 +1,111 @@
+"""
+The program that init, systemd or a container engine sees.
+
+Owns the assembly: what was handed over, the signals, the machine, its hands and the loop.  Must never
+import the app, a third-party module other than setproctitle, or anything that starts a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from launcher import handoff as handoffs
+from launcher.errors import Exit
+from launcher.logs import formats
+from launcher.logs.stdout import Stdout
+from launcher.signals import ASK_OF
+from launcher.supervisor import listeners
+from launcher.supervisor.carry_out import Hands
+from launcher.supervisor.loop import Loop, Watcher
+from launcher.supervisor.machine import Machine
+from launcher.supervisor.records import Policy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from launcher.handoff import Handoff
+
+
+def main(fd: int) -> NoReturn:
+    """Supervise until told to end; `fd` is the memfd with the handoff."""
+    try:
+        handoff = _read(fd)
+        loop = _assemble(handoff)
+        _unblock_signals()
+        code = loop.run()
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        _say(f"the operating system refused: {what}{error.strerror or error}")
+        os._exit(Exit.OS_ERROR)
+    for listener in handoff.listeners:
+        listeners.unlink_if_ours(listener)
+    # Nothing has to be closed or collected: the kernel is quicker.
+    os._exit(code)
+
+
+def _read(fd: int) -> Handoff:
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    handoff = handoffs.decode(data)
+    for inherited in (handoff.environ_fd, handoff.lock_fd, *(listener.fd for listener in handoff.listeners)):
+        if inherited >= 0:
+            os.set_inheritable(inherited, False)
+    return handoff
+
+
+def _assemble(handoff: Handoff) -> Loop:
+    is_terminal = os.isatty(1)
+
+    def notice(lines: int) -> bytes:
+        record = formats.Record(time.time(), "warning", "dropped output", (("lines", lines),))
+        return (formats.console(record) if is_terminal else formats.logfmt(record)).encode()
+
+    watcher = Watcher()
+    hands = Hands(handoff, watcher, Stdout(1, notice=notice), is_colour=is_terminal)
+    policy = Policy(
+        workers=handoff.workers,
+        max_surge=handoff.max_surge,
+        preload=handoff.preload,
+        restart=handoff.restart,
+        boot_timeout=handoff.boot_timeout,
+        drain_delay=handoff.drain_delay,
+        drain_timeout=handoff.drain_timeout,
+    )
+    machine = Machine(policy, time.monotonic(), _chance)
+    hands.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))
+    for listener in handoff.listeners:
+        hands.log("info", "listening", (("name", listener.name), ("address", listener.address)))
+    # The handlers must be there before the mask is lifted: signals wait since the exec.
+    for number in (*ASK_OF, signal.SIGCHLD):
+        signal.signal(number, _note)
+    return Loop(machine, hands, watcher, _title_setter())
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _note(number: int, frame: object) -> None:
+    """Do nothing: the number is in the loop's pipe already (signal.set_wakeup_fd)."""
+
+
+def _chance() -> float:
+    """Return a number from 0 to 1; `random` would cost a megabyte."""
+    return int.from_bytes(os.urandom(2), "little") / 0xFFFF
+
+
+def _title_setter() -> Callable[[str], None]:
+    try:
+        from setproctitle import setproctitle  # noqa: PLC0415  a title is a courtesy
+    except ImportError:
+        return lambda _: None
+    return setproctitle
+
+
+def _say(text: str) -> None:
+    print(f"prod-run: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,267 @@
+"""
+What the supervisor knows, and how it comes to know it.
+
+Owns the facts: the generations, their processes, who asked for what.  Each event is written down here,
+and a mark is left where something must follow (`failure`, `reload_asked`, `stop`); what follows is
+decided in `machine`.
+Pure: it never waits, never acts, never asks the time.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from launcher.errors import Exit as Code
+from launcher.lean import NamedTuple
+from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
+from launcher.supervisor.generation import LEAVING, UP, Failure, Generation, Phase, Process, State
+from launcher.supervisor.pacing import Bucket
+from launcher.supervisor.processes import Processes, in_words
+from launcher.supervisor.stopping import Stage, Stopping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GRACE = 5.0  # seconds for what nobody waits for: rejected workers, zygotes, leftovers, a SIGKILL to work
+ENTERED_IS_READY = 1.0  # seconds that a target without a Worker must live (DESIGN §3.2)
+
+
+class Policy(NamedTuple):
+    """The settings that decide; times in seconds."""
+
+    workers: int
+    max_surge: int
+    preload: str
+    restart: str
+    boot_timeout: float
+    drain_delay: float
+    drain_timeout: float
+
+
+class Records:
+    """All facts, and the orders that follow from a fact alone."""
+
+    __slots__ = (
+        "announce_by",
+        "bucket",
+        "candidate",
+        "chance",
+        "current",
+        "fallback",
+        "orders",
+        "others",
+        "policy",
+        "processes",
+        "reload_asked",
+        "stop",
+        "wanted",
+    )
+
+    def __init__(self, policy: Policy, now: float, chance: Callable[[], float]) -> None:
+        self.policy = policy
+        self.chance = chance
+        self.wanted = policy.workers
+        self.bucket = Bucket(policy.workers, now)
+        self.processes = Processes()
+        self.current: Generation | None = None  # committed: it serves
+        self.candidate: Generation | None = None  # no client sees it
+        self.fallback: Generation | None = None  # what a failure while rolling goes back to
+        self.others: list[Generation] = []  # on their way out, oldest first
+        self.reload_asked = "start"  # by whom; empty: nobody
+        self.announce_by: float | None = None
+        self.stop: Stopping | None = None
+        self.orders: list[do.Action] = []
+
+    def generations(self) -> list[Generation]:
+        """Return all generations of which anything is left."""
+        return [*self.others, *(g for g in (self.current, self.candidate) if g)]
+
+    def note(self, event: on.Event, now: float) -> None:
+        """Write down what happened; `now` is monotonic seconds."""
+        match event:
+            case on.ProcessExited(pid, code):
+                self._on_exited(pid, code, now)
+            case on.GroupGone(pgid):
+                self.processes.leftovers.pop(pgid, None)
+            case on.OrphansLeft(count):
+                if self.stop:
+                    self.stop.orphans_left = count
+            case on.Asked() | on.Tick():
+                pass
+            case on.Started() | on.Hello() if not self.processes.knows(event.ticket):
+                # Given up before it had a PID; its channel is closed, so it ends by itself.
+                self.processes.unclaimed.pop(event.pid, None)
+            case _:
+                process = self.processes.by_ticket.get(event.ticket)
+                if process is not None:
+                    self._on_said(process, event, now)
+
+    # ── what was said ───────────────────────────────────────────────────────────────────────────
+
+    def _on_said(self, process: Process, event: on.Event, now: float) -> None:
+        match event:
+            case on.Started(_, pid):
+                self._claim(process, pid, now)
+            case on.Hello(_, pid):
+                self._claim(process, pid, now)
+                if process.state is State.ORDERED:
+                    process.enter(State.BOOTING, process.deadline)
+                    self._order(do.Go(process.ticket, process.slot))
+            case on.StartFailed(_, reason):
+                self._log("error", "cannot start", **identity(process), reason=reason)
+                self._over(process)
+                self._failed(process, reason, now, code=Code.OS_ERROR)
+            case on.Entered() if process.state is State.BOOTING:
+                process.enter(State.ENTERED, now + ENTERED_IS_READY)
+            case on.BecameReady() if process.state in (State.BOOTING, State.ENTERED):
+                self._became_ready(process)
+            case on.StoppedAccepting():
+                process.stopped_accepting = True
+            case on.StatusGiven(_, text):
+                process.status = text
+            case on.Prepared() if process.state is State.PREPARING:
+                self._on_prepared(process, event)
+            case on.Refused() if process.state is State.PREPARING:
+                process.enter(State.DRAINING, now + GRACE)
+                self._refused(process.generation, event)
+            case on.ChannelClosed():
+                process.mute = True
+                if not process.is_worker and process.state not in LEAVING and process.pid:
+                    # Nothing can be asked of it any more; its end tells the rest.
+                    self._order(do.Kill(process.pid))
+            case _:
+                pass  # said too late: the process has been told to go since
+
+    def _on_prepared(self, zygote: Process, facts: on.Prepared) -> None:
+        generation = zygote.generation
+        zygote.enter(State.WARM, None)
+        if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
+            if facts.files == generation.files:
+                self._log("info", "replaced zygote", generation=generation.number, pid=zygote.pid)
+                return
+            self._cannot_respawn(generation, "code on disk differs")
+            return
+        generation.files = facts.files
+        generation.takes_worker = facts.takes_worker
+        generation.phase = Phase.FILLING
+        if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
+            generation.imports_anew = True
+        if facts.unforkable and self.policy.preload != "never":
+            then = "workers import for themselves" if generation.imports_anew else "forking all the same"
+            self._log("warning", f"unsafe to fork: {then}", generation=generation.number, found=facts.unforkable)
+
+    def _refused(self, generation: Generation, event: on.Refused) -> None:
+        if generation is self.candidate:
+            generation.failure = Failure(event.reason, event.detail, event.code)
+        elif generation.phase is not Phase.REJECTED:
+            self._cannot_respawn(generation, event.reason)
+
+    def _cannot_respawn(self, generation: Generation, why: str) -> None:
+        generation.unrespawnable = why
+        self._log("error", "cannot respawn: reload when the code is right", generation=generation.number, reason=why)
+
+    def _became_ready(self, worker: Process) -> None:
+        if worker.generation is self.candidate or worker.generation.phase is Phase.REJECTED:
+            worker.enter(State.READY, None)  # held; without end if it is rejected already
+            return
+        worker.enter(State.SERVING, None)
+        self._order(do.Serve(worker.ticket))
+
+    # ── who died ────────────────────────────────────────────────────────────────────────
+
+    def _on_exited(self, pid: int, code: int, now: float) -> None:
+        process = self.processes.by_pid.get(pid)
+        if process is not None:
+            self._ended(process, code, now)
+            return
+        # Perhaps its announcement is still to come (DESIGN §2: one source of deaths).
+        self.processes.unclaimed[pid] = code
+        for pgid in self.processes.leftovers:
+            self._order(do.SignalGroup(pgid, 0))
+        if self.stop and self.stop.stage is Stage.SWEEP:
+            self._order(do.SweepOrphans(0))
+
+    def _claim(self, process: Process, pid: int, now: float) -> None:
+        if process.pid:
+            return
+        self.processes.name(process, pid)
+        if pid in self.processes.unclaimed:
+            self._ended(process, self.processes.unclaimed.pop(pid), now)
+        elif process.state is State.KILLED:
+            self._order(do.Kill(pid))
+
+    def _ended(self, process: Process, code: int, now: float) -> None:
+        self._over(process)
+        in_a_hurry = self.stop is not None and self.stop.immediate
+        self.processes.leftovers[process.pid] = now if in_a_hurry else now + GRACE
+        if not in_a_hurry:
+            self._order(do.SignalGroup(process.pid, signal.SIGTERM))
+        if process.state in LEAVING:
+            if process.is_worker:
+                self._log_end("info", "ended worker", process, code, now)
+            return
+        if process.is_worker and self._is_done(process, code):
+            process.generation.done[process.slot] = code
+            self._log_end("info", "finished worker", process, code, now)
+            return
+        self._log_end("error", "lost worker" if process.is_worker else "lost zygote", process, code, now)
+        self._failed(process, f"a {'worker' if process.is_worker else 'zygote'} ended: {in_words(code)}", now)
+
+    def _is_done(self, worker: Process, code: int) -> bool:
+        """Say whether this end means that the work is done (DESIGN §3.6)."""
+        if self.policy.restart == "never":
+            # A reload must not commit because its workers fail quickly.
+            return code == 0 or worker.generation is not self.candidate or self.current is None
+        return self.policy.restart == "on-failure" and code == 0
+
+    def _over(self, process: Process) -> None:
+        """Strike a process off all lists."""
+        self.processes.strike(process)
+        self._order(do.Forget(process.ticket))
+        generation = process.generation
+        if process.is_worker:
+            del generation.workers[process.ticket]
+            return
+        if generation.zygote is process:
+            generation.zygote = None
+        for worker in generation.workers.values():
+            worker.abandoned = worker.abandoned or not worker.pid
+
+    def _failed(self, process: Process, reason: str, now: float, code: int = Code.SOFTWARE) -> None:
+        """Draw the consequence of an end that nobody asked for."""
+        generation = process.generation
+        if process.state in LEAVING:
+            return
+        if generation.phase in (Phase.PREPARING, Phase.FILLING, Phase.ROLLING):
+            generation.failure = generation.failure or Failure(reason, "", code)
+        if generation.phase in (Phase.ROLLING, Phase.COMMITTED, Phase.RETIRING):
+            self._pace(process, now)
+
+    def _pace(self, process: Process, now: float) -> None:
+        backoff = process.generation.backoff(process.slot)
+        if process.state in UP and self.bucket.take(self.wanted, now):
+            backoff.until = now
+            return
+        delay = backoff.fail(now, now - process.started, self.chance)
+        self._log("info", "delayed respawn", **identity(process), by=f"{delay:.2f}s")
+
+    # ── small words ─────────────────────────────────────────────────────────────────────────────
+
+    def _order(self, action: do.Action) -> None:
+        self.orders.append(action)
+
+    def _log(self, level: str, event: str, **fields: str | float) -> None:
+        self.orders.append(do.Log(level, event, tuple(fields.items())))
+
+    def _log_end(self, level: str, event: str, process: Process, code: int, now: float) -> None:
+        after = f"{now - process.started:.2f}s"
+        self._log(level, event, **identity(process), how=in_words(code), after=after)
+
+
+def identity(process: Process) -> dict[str, int]:
+    """Name a process in the fields of a log line."""
+    slot = {"slot": process.slot} if process.is_worker else {}
+    pid = {"pid": process.pid} if process.pid else {}
+    return {**slot, "generation": process.generation.number, **pid}

@@ -1,0 +1,182 @@
+"""
+Unix sockets and their files.
+
+Owns how a socket's file comes into place and goes away again.
+Must never overwrite what is not a dead socket, and never remove what is not ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import sys
+
+from launcher.errors import Problem, UnavailableError
+from launcher.handoff import Listener
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from launcher.addresses import Address
+
+_LONGEST_PATH = 107  # bytes; unix(7): sun_path has 108, the last one is a NUL
+_LONGEST_TURN = 1.0  # seconds
+
+
+def bind(place: Address, backlog: int) -> Listener:
+    """
+    Make a listening socket and put its file into place, complete with mode and owner.
+
+    Raises:
+        UnavailableError: a live socket or another file is there, or the owner is not known.
+        OSError: the system refused.
+    """
+    path = os.path.join(os.getcwd(), place.path)
+    directory = os.path.dirname(path)
+    temporary = f"{directory}/.{os.getpid()}~"
+    if len(os.fsencode(temporary)) > _LONGEST_PATH or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise UnavailableError(
+            Problem(place.text, f"the path is too long: the kernel takes {_LONGEST_PATH} bytes", "Choose a shorter one")
+        )
+    owner = _number_of_user(place), _number_of_group(place)
+    turn = _take_turn(directory)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _refuse_if_taken(place, path)
+        _bind_privately(sock, temporary, place.mode)
+        try:
+            if owner != (-1, -1):
+                os.chown(temporary, *owner)
+            # Listening before anybody can find it: a client that comes early must not be refused.
+            sock.listen(backlog)
+            sock.setblocking(False)  # noqa: FBT003
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        found = os.stat(path)
+        return Listener(place.name, f"unix:{path}", sock.detach(), path, found.st_dev, found.st_ino)
+    finally:
+        sock.close()
+        if turn >= 0:
+            os.close(turn)
+
+
+def unlink_if_ours(listener: Listener) -> bool:
+    """Remove the file of a unix socket if it is still the one that was made; say whether it was."""
+    if not listener.path:
+        return False
+    turn = _take_turn(os.path.dirname(listener.path))
+    try:
+        found = os.lstat(listener.path)
+        if (found.st_dev, found.st_ino) != (listener.device, listener.inode):
+            return False
+        os.unlink(listener.path)
+    except OSError:
+        return False  # somebody removed it, or the directory is read-only by now: nothing of ours is in the way
+    finally:
+        if turn >= 0:
+            os.close(turn)
+    return True
+
+
+def _bind_privately(sock: socket.socket, temporary: str, mode: int) -> None:
+    """Bind so that nobody else can connect before mode and owner are what was asked for."""
+    try:  # noqa: SIM105 - contextlib would be the supervisor's to load
+        os.unlink(temporary)  # left by a crash; in a container every prod-run has PID 1
+    except FileNotFoundError:
+        pass
+    mask = os.umask(0o177)
+    try:
+        sock.bind(temporary)
+    finally:
+        os.umask(mask)
+    os.chmod(temporary, mode if mode >= 0 else 0o777 & ~mask)
+
+
+def _refuse_if_taken(place: Address, path: str) -> None:
+    """Pass if the path is free or a dead socket's."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise UnavailableError(
+            Problem(place.text, "a file is there that is not a socket", "Remove it, or choose another path")
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - a full backlog would block, and means alive
+        problem = probe.connect_ex(path)
+        if problem in {errno.ECONNREFUSED, errno.ENOENT}:
+            return
+        if problem == errno.EACCES:
+            raise UnavailableError(
+                Problem(
+                    place.text,
+                    "a socket is there, and whether it is in use cannot be found out without write permission for it",
+                    "Remove it, or choose another path",
+                )
+            )
+        holder = _peer(probe) if problem == 0 else ""
+    by = f" by {holder}" if holder else ""
+    raise UnavailableError(Problem(place.text, f"in use{by}", "Stop that program, or choose another path"))
+
+
+def _peer(connected: socket.socket) -> str:
+    # unix(7): SO_PEERCRED tells who called listen(2), even over a later exec.
+    pid = int.from_bytes(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+    from launcher.supervisor.address_holder import describe  # noqa: PLC0415 - only a failure needs it
+
+    return describe(pid) if pid else ""
+
+
+def _take_turn(directory: str) -> int:
+    """
+    Keep other prod-runs from looking at the same directory between our look and our rename.
+
+    Returns:
+        A descriptor that ends the turn when closed; -1 without one.  Whoever may read the directory could keep
+        it for ever, so waiting has a limit, and file systems without flock(2) do without.
+    """
+    try:
+        turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1  # may be searched and written, but not read; or is not there, which bind(2) will say
+    for _ in range(20):
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            select.select((), (), (), _LONGEST_TURN / 20)
+        except OSError:
+            break
+        else:
+            break
+    return turn
+
+
+def _number_of_user(place: Address) -> int:
+    if not place.user or place.user.isdecimal():
+        return int(place.user or -1)
+    import pwd  # noqa: PLC0415 - loads the name service, which few need
+
+    try:
+        return pwd.getpwnam(place.user).pw_uid
+    except KeyError:
+        problem = Problem(place.text, f"there is no user {place.user!r} on this system", "Name one, or its number")
+        raise UnavailableError(problem) from None
+
+
+def _number_of_group(place: Address) -> int:
+    if not place.group or place.group.isdecimal():
+        return int(place.group or -1)
+    import grp  # noqa: PLC0415
+
+    try:
+        return grp.getgrnam(place.group).gr_gid
+    except KeyError:
+        problem = Problem(place.text, f"there is no group {place.group!r} on this system", "Name one, or its number")
+        raise UnavailableError(problem) from None

@@ -68,7 +68,7 @@ def understand(argv: list[str]) -> Settings:
     if "show-config" in flags:
         from launcher import help_text  # noqa: PLC0415
 
-        is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        is_coloured = os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         _print(help_text.show_config(resolved.rows, is_coloured=is_coloured))
     return resolved
 
@@ -124,14 +124,18 @@ def tell(text: str) -> None:
 
 
 def _print(text: str) -> NoReturn:
+    if sys.stdout is None:  # the caller had closed it
+        raise _Printed
     try:
         # A path may hold bytes that are no text in this locale.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        # `prod-run --help | head -1`; and nothing is left for the interpreter to complain about at exit.
+    except OSError as error:
+        # So that the interpreter has nothing to complain about at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):  # `prod-run --help | head -1` is no failure
+            raise
     raise _Printed
 
 

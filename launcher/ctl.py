@@ -41,26 +41,33 @@ def main() -> NoReturn:
 
 def answer(words: list[str]) -> tuple[int, str]:
     """Say what to print, and the exit code: 0 for help and version, 2 for everything else so far."""
-    from launcher import __version__  # noqa: PLC0415
+    first = next(iter(_without_socket(words)), "")
+    if first in {"--help", "-h"}:
+        return Exit.DONE, HELP
+    if first == "--version":
+        from launcher import __version__  # noqa: PLC0415
 
+        return Exit.DONE, f"prod-ctl {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})"
+    return Exit.USAGE, f"prod-ctl: {_complaint(first)}"
+
+
+def _without_socket(words: list[str]) -> list[str]:
     rest = list(words)
-    while rest and rest[0].startswith("-"):
-        option = rest.pop(0)
-        if option in {"--help", "-h"}:
-            return Exit.DONE, HELP
-        if option == "--version":
-            return Exit.DONE, f"prod-ctl {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})"
-        if option == "--socket":
-            if not rest:
-                return Exit.USAGE, "prod-ctl: --socket: its value is missing. Write --socket PATH"
-            rest.pop(0)
-        elif not option.startswith("--socket="):
-            return Exit.USAGE, f"prod-ctl: {option}: there is no such option. See `prod-ctl --help`"
-    if not rest:
-        return Exit.USAGE, f"prod-ctl: no verb was given. Write one of {', '.join(VERBS)}"
-    if rest[0] in VERBS:
-        return Exit.USAGE, f"prod-ctl: {rest[0]}: not in this version. Send a signal instead: SIGHUP, SIGTERM"
+    while rest and (rest[0].startswith("--socket=") or (rest[0] == "--socket" and len(rest) > 1)):
+        rest = rest[1:] if "=" in rest[0] else rest[2:]
+    return rest
+
+
+def _complaint(first: str) -> str:
+    one_of = f"Write one of {', '.join(VERBS)}"
+    if not first:
+        return f"no verb was given. {one_of}"
+    if first == "--socket":
+        return "--socket: its value is missing. Write --socket PATH"
+    if first.startswith("-"):
+        return f"{first}: there is no such option. See `prod-ctl --help`"
+    if first in VERBS:
+        return f"{first}: not in this version. Send a signal instead: SIGHUP, SIGTERM"
     from launcher.settings import suggestion  # noqa: PLC0415
 
-    near = suggestion(rest[0], VERBS) or f"Write one of {', '.join(VERBS)}"
-    return Exit.USAGE, f"prod-ctl: {rest[0]}: there is no such verb. {near}"
+    return f"{first}: there is no such verb. {suggestion(first, VERBS) or one_of}"

@@ -69,7 +69,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
     require_kernel()
     places = enter(settings, environ, sys.argv[0])
     inherited = listeners.activated(environ, os.getpid())
-    opened = listeners.open_all(_resolved(settings.bind), inherited)
+    opened = listeners.open_all(resolved(settings.bind), inherited)
     try:
         uid = os.geteuid()
         candidates = runtime_directory.candidates(settings.name, environ, uid)
@@ -116,7 +116,7 @@ def ensure_stdio() -> None:
             os.fstat(fd)
         except OSError:
             # open(2) takes the lowest free number: this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def require_kernel() -> None:
@@ -216,7 +216,7 @@ def sealed(name: str, content: bytes) -> int:
 def raise_open_files() -> int:
     """Raise the soft limit of open files to the hard one; return what it was, for the app (-1: no limit)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:  # noqa: SIM105 - contextlib is not worth its import
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         pass  # without privileges in a user namespace; the soft limit is then what the service has
@@ -259,9 +259,7 @@ def replace_program(handoff_fd: int, environ: Mapping[str, str]) -> NoReturn:
     arguments = (sys.executable, "-I", "-S", *no_bytecode, "-c", _BOOT, package, _folder_of_setproctitle())
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        os.execve(  # noqa: S606 - no shell is the point
-            sys.executable, (*arguments, str(handoff_fd)), minimal_environment(environ)
-        )
+        os.execve(sys.executable, (*arguments, str(handoff_fd)), minimal_environment(environ))
     except OSError as error:
         raise _refused(error, f"execve({sys.executable})") from None
 
@@ -276,7 +274,7 @@ def _folder_of_setproctitle() -> str:
     return os.path.dirname(folder) if spec.submodule_search_locations else folder
 
 
-def _resolved(places: tuple[Address, ...]) -> tuple[Address, ...]:
+def resolved(places: tuple[Address, ...]) -> tuple[Address, ...]:
     """Resolve host names; a resolver may take half a minute, and Ctrl-C must not wait for it."""
     # A blocked signal is kept for the supervisor.  Here the default action, death, is the right answer; but PID 1
     # has none (pid_namespaces(7)) and would lose the signal, so there it waits.

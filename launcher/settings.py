@@ -105,7 +105,7 @@ def resolve(
             if texts:
                 _collect(setting, origin, texts, given, problems)
     in_environment += _unknown_variables(environ)
-    on_line += _problems_of_target(words, is_optional=bool(found) or "show-config" in flags)
+    on_line += _problems_of_target(words, is_optional=bool(found) or _asks_for_a_mode(flags))
     if on_line:
         raise UsageError(*on_line, *in_environment)
     if in_environment:
@@ -189,6 +189,11 @@ def _is_port_of_link(name: str) -> bool:
     stem, _, protocol = name.rpartition("_")
     _, port, number = stem.rpartition("_PORT_")
     return protocol in {"TCP", "UDP", "SCTP"} and port != "" and number.isdigit()
+
+
+def _asks_for_a_mode(flags: Mapping[str, tuple[str, ...]]) -> bool:
+    """Say whether something else than a start is asked for, so that a target may be missing."""
+    return any(setting.name in flags for setting in TABLE if not setting.has_variable)
 
 
 def _problems_of_target(words: tuple[str, ...], *, is_optional: bool) -> list[Problem]:

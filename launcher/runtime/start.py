@@ -17,6 +17,7 @@ import sys
 from typing import NamedTuple, NoReturn
 
 from launcher import protocol
+from launcher.runtime import titles
 from launcher.signals import HARMLESS_TO_WORKERS
 
 FIRST_LISTENER = 3  # sd_listen_fds(3)
@@ -43,6 +44,8 @@ def main() -> NoReturn:
     """Take the first order and become what it says."""
     for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
         signal.signal(number, ignore)
+    # Before the environment changes: setproctitle finds the title's place by it.
+    titles.show("?", "starting]")
     channel = socket.socket(fileno=CHANNEL)
     message, descriptors = receive(channel)
     if message is None:

@@ -104,7 +104,7 @@ class GroupGone(NamedTuple):
 class OrphansLeft(NamedTuple):
     """So many adopted orphans are alive (0 also where /proc cannot tell)."""
 
-    count: int
+    number: int
 
 
 class Tick(NamedTuple):

@@ -59,7 +59,6 @@ class Process:
     """A zygote or worker, from its order to its end."""
 
     __slots__ = (
-        "abandoned",
         "deadline",
         "generation",
         "mute",
@@ -70,6 +69,7 @@ class Process:
         "status",
         "stopped_accepting",
         "ticket",
+        "zygote",
     )
 
     def __init__(self, ticket: int, generation: Generation, slot: int, now: float, deadline: float) -> None:
@@ -82,13 +82,18 @@ class Process:
         self.deadline: float | None = deadline
         self.stopped_accepting = False
         self.mute = False  # its channel is closed
-        self.abandoned = False  # the zygote that should have forked it is gone
+        self.zygote = 0  # ticket of the one that was asked to fork it; 0: nobody was
         self.status = ""  # in the worker's own words
 
     def enter(self, state: State, deadline: float | None) -> None:
         """Change the state; there is no state without a word on its deadline."""
         self.state = state
         self.deadline = deadline
+
+    @property
+    def is_up(self) -> bool:
+        """Say whether it serves, or would if it were let."""
+        return self.state is State.SERVING or (self.state is State.READY and not self.mute)
 
     @property
     def is_worker(self) -> bool:
@@ -134,9 +139,14 @@ class Generation:
         """Return the workers that have not been told to go, by slot."""
         return sorted((w for w in self.workers.values() if w.state not in LEAVING), key=lambda w: w.slot)
 
-    def up(self) -> int:
-        """Count the workers that are ready, and those that have done their work."""
-        return sum(w.state in UP for w in self.workers.values()) + len(self.done)
+    def beyond(self, target: int) -> list[Process]:
+        """Return the workers that have not been told to go, and whose slots are one too many."""
+        return [worker for worker in self.staying() if worker.slot >= target]
+
+    def up(self, target: int | None = None) -> int:
+        """Count the slots, those below `target` if it is given, with a ready worker or with their work done."""
+        slots = [*(w.slot for w in self.workers.values() if w.is_up), *self.done]
+        return sum(target is None or slot < target for slot in slots)
 
     def present(self) -> int:
         """Count the worker processes that exist, or may: all but those given up."""
@@ -152,11 +162,18 @@ class Generation:
         return self.backoffs.setdefault(slot, Backoff())
 
     @property
+    def lacks_zygote(self) -> bool:
+        """Say whether a zygote is to be started; one that survives SIGKILL is as good as none."""
+        return not self.imports_anew and (self.zygote is None or self.zygote.state is State.STUCK)
+
+    @property
     def can_spawn(self) -> bool:
         """Say whether a worker can be had from it now."""
         if self.unrespawnable:
             return False
-        return self.imports_anew or (self.zygote is not None and self.zygote.state is State.WARM)
+        if self.imports_anew:
+            return True
+        return self.zygote is not None and self.zygote.state is State.WARM and not self.zygote.mute
 
 
 ZYGOTE = -1  # in place of a slot

@@ -177,12 +177,12 @@ def _open(place: Address, listeners: list[Listener]) -> Listener:
 
 def _prepared(name: str, sock: socket.socket) -> Listener:
     """Set what belongs to the open socket itself, and so to all processes that share it."""
-    sock.setblocking(False)  # noqa: FBT003
+    sock.setblocking(False)
     if sock.family in {socket.AF_INET, socket.AF_INET6}:
         # tcp(7): accepted sockets inherit it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     address = _written(sock)
-    os.set_inheritable(sock.fileno(), False)  # noqa: FBT003
+    os.set_inheritable(sock.fileno(), False)
     return Listener(name, address, sock.detach())
 
 
@@ -242,7 +242,7 @@ def _explained(place: Address, error: OSError) -> Problem:
 
 
 def _explained_path(place: Address, error: OSError) -> Problem:
-    directory = os.path.dirname(place.path) or "."
+    directory = os.path.dirname(place.path) or os.getcwd()
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return Problem(place.text, f"there is no directory {directory}", "Create it (systemd: RuntimeDirectory=)")
     if error.errno in {errno.EACCES, errno.EROFS}:

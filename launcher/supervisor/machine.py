@@ -62,11 +62,12 @@ class Machine(Records):
         self._lose_the_silent(now)
         self._judge()
         self._advance_stop(now)
-        self._begin_reload(now)
         self._commit(now)
         self._retire(now)
         self._spawn(now)
         self._announce(now)
+        self._begin_reload(now)
+        self._declare_done(now)
         self._end_zygotes(now)
         self._finish(now)
         self.decided_at = now
@@ -93,8 +94,11 @@ class Machine(Records):
         match asked.ask:
             case Ask.STOP if self.stop is None:
                 self._begin_stop(asked.origin, now)
-            case Ask.STOP if self.stop and now - self.stop.asked_at > SECOND_STOP:
-                self._hurry(asked.origin, now)
+            case Ask.STOP if self.stop:
+                if self.stop.asked_at is None:
+                    self.stop.asked_at = now
+                elif now - self.stop.asked_at > SECOND_STOP:
+                    self._hurry(asked.origin, now)
             case Ask.STOP_NOW:
                 if self.stop is None:
                     self._begin_stop(asked.origin, now)
@@ -112,56 +116,6 @@ class Machine(Records):
                 self._log("warning", "ignored upgrade: not in this version", origin=asked.origin)
 
     # ── decide ──────────────────────────────────────────────────────────────────────────────────
-
-    def _expire(self, now: float) -> None:
-        for process in self.processes.overdue(now):
-            self._expire_one(process, now)
-        for pgid in [pgid for pgid, deadline in self.processes.leftovers.items() if deadline <= now]:
-            del self.processes.leftovers[pgid]
-            self._order(do.SignalGroup(pgid, signal.SIGKILL))
-
-    def _expire_one(self, process: Process, now: float) -> None:
-        limit = f"within --boot-timeout {self.policy.boot_timeout:g}s"
-        match process.state:
-            case State.ENTERED:
-                self._became_ready(process)
-            case State.PREPARING:
-                self._give_up(process, f"the import did not end {limit}", now)
-            case State.ORDERED:
-                if process.generation.zygote:  # it owes an answer for all this time
-                    self._give_up(process.generation.zygote, f"the zygote forked nothing {limit}", now)
-                self._give_up(process, f"worker {process.slot} did not start {limit}", now)
-            case State.BOOTING:
-                what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
-                self._give_up(process, f"worker {process.slot} {what} {limit}", now)
-            case State.DRAINING:
-                if process.is_worker:
-                    self._log("error", "killed straggler: drain limit", **identity(process))
-                self._kill(process, now)
-            case State.KILLED:
-                self._log("error", "unkillable: survived SIGKILL", **identity(process))
-                process.enter(State.STUCK, None)
-
-    def _give_up(self, process: Process, reason: str, now: float) -> None:
-        """Kill a process that missed its limit, and draw the consequence."""
-        if process.state in LEAVING:
-            return
-        self._log("error", "gave up", **identity(process), reason=reason)
-        self._failed(process, reason, now)
-        self._kill(process, now)
-
-    def _kill(self, process: Process, now: float) -> None:
-        process.enter(State.KILLED, now + GRACE)
-        if process.pid:
-            self._order(do.Kill(process.pid))
-
-    def _lose_the_silent(self, now: float) -> None:
-        """Give up those that never had a PID, whose zygote is gone and whose channel nobody holds."""
-        for process in [p for p in self.processes.by_ticket.values() if not p.pid and p.mute and p.abandoned]:
-            self._log("error", "lost worker with its zygote", **identity(process))
-            self._over(process)
-            self._failed(process, f"worker {process.slot} was lost with its zygote", now)
-        self.processes.settle_orphans()
 
     def _judge(self) -> None:
         """Draw the consequence of a generation's failure: it alone has to go."""
@@ -188,20 +142,19 @@ class Machine(Records):
 
     def _commit(self, now: float) -> None:
         new = self.candidate
-        if new and new.phase is Phase.FILLING and new.up() >= self._gate():
+        if new and new.phase is Phase.FILLING and new.up(self._gate()) >= self._gate():
             former, self.current, self.candidate = self.current, new, None
             new.phase = Phase.ROLLING
             self.announce_by = now
             for worker in new.staying():
                 if worker.state is State.READY:
-                    worker.enter(State.SERVING, None)
-                    self._order(do.Serve(worker.ticket))
+                    self._became_ready(worker)
             if former:
                 former.phase = Phase.RETIRING
                 self.others.append(former)
                 self.fallback = former
                 self.announce_by = now + HANDOVER
-        if self.current and self.current.phase is Phase.ROLLING and self.current.up() >= self.wanted:
+        if self.current and self.current.phase is Phase.ROLLING and self.current.up(self.wanted) >= self.wanted:
             self.current.phase = Phase.COMMITTED
             self.fallback = None
 
@@ -217,7 +170,7 @@ class Machine(Records):
         if self.announce_by <= now or not handing_over:
             self.announce_by = None
             after = f"{now - self.current.since:.2f}s"
-            up = f"{self.current.up()}/{self.wanted}"
+            up = f"{self.current.up(self.wanted)}/{self.wanted}"
             self._log("info", "committed", generation=self.current.number, workers=up, after=after)
 
     def _reject(self, failure: Failure, result: str = "rejected") -> None:
@@ -244,30 +197,31 @@ class Machine(Records):
     def _retire(self, now: float) -> None:
         if self.stop and self.stop.stage is not Stage.DELAY:
             for generation in self.generations():
-                self._shrink(generation, 0, "stop", now)
+                self._drain(generation.staying(), "stop", now)
             return
         if self.candidate:
-            self._shrink(self.candidate, self._gate(), "scale", now)
+            self._drain(self.candidate.beyond(self._gate()), "scale", now)
         lacking = self.wanted
-        if self.current:
-            self._shrink(self.current, *((0, "reload") if self._is_draining_first() else (self.wanted, "scale")), now)
-            lacking -= self.current.up()
+        if self.current and self._is_draining_first():
+            self._drain(self.current.staying(), "reload", now)
+        elif self.current:
+            self._drain(self.current.beyond(self.wanted), "scale", now)
+            lacking -= self.current.up(self.wanted)
         for generation in reversed(self.others):
             if generation.phase is Phase.REJECTED:
-                self._shrink(generation, 0, "rejected", now)
+                self._drain(generation.staying(), "rejected", now)
             else:
-                keeps = min(max(0, lacking), len(generation.staying()))
-                self._shrink(generation, keeps, "reload", now, by_slot=False)
+                best = sorted(generation.staying(), key=lambda worker: not worker.is_up)
+                keeps = min(max(0, lacking), len(best))
+                self._drain(best[keeps:], "reload", now)
                 lacking -= keeps
 
-    def _shrink(self, generation: Generation, target: int, reason: str, now: float, *, by_slot: bool = True) -> None:
-        staying = generation.staying()
-        for index, worker in enumerate(staying):
-            if (worker.slot if by_slot else index) >= target:
-                served = worker.state in (State.SERVING, State.ENTERED)
-                limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
-                worker.enter(State.DRAINING, now + limit)
-                self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop"))
+    def _drain(self, workers: list[Process], reason: str, now: float) -> None:
+        for worker in workers:
+            served = worker.state in (State.SERVING, State.ENTERED)
+            limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
+            worker.enter(State.DRAINING, now + limit)
+            self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop"))
 
     def _spawn(self, now: float) -> None:
         if self.stop and self.stop.stage is not Stage.DELAY:
@@ -292,7 +246,7 @@ class Machine(Records):
         """Return what a generation should have and has not: slots, or its zygote."""
         if generation.unrespawnable:
             return []
-        if not generation.imports_anew and generation.zygote is None:
+        if generation.lacks_zygote:
             return [ZYGOTE]
         if not generation.can_spawn or generation is self.fallback:
             return []
@@ -305,6 +259,8 @@ class Machine(Records):
             return False
         if self.policy.max_surge == AS_MANY_AS_WORKERS:
             return True
+        if self.policy.max_surge == 0 and any(g.present() for g in self.generations() if g is not generation):
+            return False  # singletons: two generations never run at once
         return sum(g.present() for g in self.generations()) < self.wanted + self.policy.max_surge
 
     def _is_draining_first(self) -> bool:
@@ -321,7 +277,8 @@ class Machine(Records):
         worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)
         generation.workers[worker.ticket] = worker
         if generation.zygote and not generation.imports_anew:
-            self._order(do.ForkWorker(worker.ticket, generation.zygote.ticket, generation.number, slot))
+            worker.zygote = generation.zygote.ticket
+            self._order(do.ForkWorker(worker.ticket, worker.zygote, generation.number, slot))
         else:
             self._order(do.ExecWorker(worker.ticket, generation.number, slot))
 
@@ -365,7 +322,8 @@ class Machine(Records):
         if self.stop is None or self.stop.immediate:
             return
         self.stop.immediate = True
-        self.stop.deadline = now
+        if self.stop.stage is not Stage.DRAIN:  # there each process has its own deadline
+            self.stop.deadline = now
         self._log("warning", "stopping at once: workers are killed", origin=origin)
 
     def _advance_stop(self, now: float) -> None:
@@ -381,15 +339,20 @@ class Machine(Records):
                 if process.state not in (State.KILLED, State.STUCK):
                     self._kill(process, now)
 
-    def _finish(self, now: float) -> None:
-        if self.stop is None:
-            current = self.current
-            if current and len(current.done) >= self.wanted and not self._is_reloading() and not self.reload_asked:
-                codes = [code if code >= 0 else 128 - code for _, code in sorted(current.done.items())]
-                self.stop = Stopping("all work is done", next((code for code in codes if code), 0))
-                self._log("info", "finished: all work is done")
+    def _declare_done(self, now: float) -> None:
+        current = self.current
+        if self.stop or current is None or self._is_reloading() or not current.done.keys() >= set(range(self.wanted)):
             return
+        codes = [code if code >= 0 else 128 - code for _, code in sorted(current.done.items())]
+        self.stop = Stopping("all work is done", next((code for code in codes if code), 0))
+        self._log("info", "finished: all work is done")
+        self._advance_stop(now)
+        self._retire(now)
+
+    def _finish(self, now: float) -> None:
         stop = self.stop
+        if stop is None:
+            return
         if stop.stage is Stage.DRAIN and all(p.state is State.STUCK for p in self.processes.by_ticket.values()):
             stop.enter(Stage.SWEEP, now + GRACE)
             stop.orphans_left = -1

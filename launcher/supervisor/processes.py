@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import signal
 
+from launcher.lean import NamedTuple
 from launcher.supervisor.generation import Generation, Process
+
+
+class Dead(NamedTuple):
+    """How somebody ended, and the last ticket that had been given out by then."""
+
+    code: int
+    last_ticket: int
 
 
 class Processes:
@@ -21,7 +29,7 @@ class Processes:
     def __init__(self) -> None:
         self.by_ticket: dict[int, Process] = {}
         self.by_pid: dict[int, Process] = {}
-        self.unclaimed: dict[int, int] = {}  # pid → exit code, of the dead that nobody announced yet
+        self.unclaimed: dict[int, Dead] = {}  # by PID: the dead that nobody announced yet
         self.leftovers: dict[int, float] = {}  # process group → when it gets SIGKILL
         self.orphans = 0  # adopted and reaped
         self.last_ticket = 0
@@ -44,6 +52,16 @@ class Processes:
         # A number that is alive again cannot be the group of a dead one any more.
         self.leftovers.pop(pid, None)
 
+    def bury(self, pid: int, code: int) -> None:
+        """Note the death of somebody unknown: perhaps the announcement is still to come (DESIGN §2)."""
+        self.unclaimed[pid] = Dead(code, self.last_ticket)
+
+    def claim(self, process: Process) -> Dead | None:
+        """Return how a process ended that died before it was announced."""
+        dead = self.unclaimed.get(process.pid)
+        # Whoever was ordered later only has the same number.
+        return self.unclaimed.pop(process.pid) if dead and process.ticket <= dead.last_ticket else None
+
     def strike(self, process: Process) -> None:
         """Take a process off the lists."""
         del self.by_ticket[process.ticket]
@@ -55,9 +73,11 @@ class Processes:
 
     def settle_orphans(self) -> None:
         """Count the unclaimed dead as orphans once nobody is left who could claim them."""
-        if self.unclaimed and all(p.pid for p in self.by_ticket.values()):
-            self.orphans += len(self.unclaimed)
-            self.unclaimed.clear()
+        if self.unclaimed:
+            first = min((p.ticket for p in self.by_ticket.values() if not p.pid), default=self.last_ticket + 1)
+            for pid in [pid for pid, dead in self.unclaimed.items() if dead.last_ticket < first]:
+                del self.unclaimed[pid]
+                self.orphans += 1
 
 
 def in_words(code: int) -> str:

@@ -106,7 +106,7 @@ class Records:
                 self._claim(process, pid, now)
             case on.Hello(_, pid):
                 self._claim(process, pid, now)
-                if process.state is State.ORDERED:
+                if process.state is State.ORDERED and self.processes.knows(process.ticket):
                     process.enter(State.BOOTING, process.deadline)
                     self._order(do.Go(process.ticket, process.slot))
             case on.StartFailed(_, reason):
@@ -128,9 +128,9 @@ class Records:
                 self._refused(process.generation, event)
             case on.ChannelClosed():
                 process.mute = True
-                if not process.is_worker and process.state not in LEAVING and process.pid:
-                    # Nothing can be asked of it any more; its end tells the rest.
-                    self._order(do.Kill(process.pid))
+                if process.state in (State.PREPARING, State.WARM, State.READY):
+                    # Nothing can be asked of it any more.  Mostly its end follows at once, and tells more.
+                    process.enter(process.state, min(process.deadline or now + GRACE, now + GRACE))
             case _:
                 pass  # said too late: the process has been told to go since
 
@@ -176,21 +176,21 @@ class Records:
         if process is not None:
             self._ended(process, code, now)
             return
-        # Perhaps its announcement is still to come (DESIGN §2: one source of deaths).
-        self.processes.unclaimed[pid] = code
+        self.processes.bury(pid, code)
         for pgid in self.processes.leftovers:
             self._order(do.SignalGroup(pgid, 0))
-        if self.stop and self.stop.stage is Stage.SWEEP:
+        if self.stop and self.stop.stage in (Stage.SWEEP, Stage.LAST_SWEEP):
             self._order(do.SweepOrphans(0))
 
     def _claim(self, process: Process, pid: int, now: float) -> None:
         if process.pid:
             return
         self.processes.name(process, pid)
-        if pid in self.processes.unclaimed:
-            self._ended(process, self.processes.unclaimed.pop(pid), now)
-        elif process.state is State.KILLED:
-            self._order(do.Kill(pid))
+        dead = self.processes.claim(process)
+        if dead:
+            self._ended(process, dead.code, now)
+        elif process.state in (State.KILLED, State.STUCK):
+            self._kill(process, now)
 
     def _ended(self, process: Process, code: int, now: float) -> None:
         self._over(process)
@@ -226,8 +226,6 @@ class Records:
             return
         if generation.zygote is process:
             generation.zygote = None
-        for worker in generation.workers.values():
-            worker.abandoned = worker.abandoned or not worker.pid
 
     def _failed(self, process: Process, reason: str, now: float, code: int = Code.SOFTWARE) -> None:
         """Draw the consequence of an end that nobody asked for."""
@@ -247,6 +245,62 @@ class Records:
         delay = backoff.fail(now, now - process.started, self.chance)
         self._log("info", "delayed respawn", **identity(process), by=f"{delay:.2f}s")
 
+    # ── whose time is over ──────────────────────────────────────────────────────────────────────
+
+    def _expire(self, now: float) -> None:
+        for process in self.processes.overdue(now):
+            self._expire_one(process, now)
+        for pgid in [pgid for pgid, deadline in self.processes.leftovers.items() if deadline <= now]:
+            del self.processes.leftovers[pgid]
+            self._order(do.SignalGroup(pgid, signal.SIGKILL))
+
+    def _expire_one(self, process: Process, now: float) -> None:
+        limit = f"within --boot-timeout {self.policy.boot_timeout:g}s"
+        match process.state:
+            case State.ENTERED:
+                self._became_ready(process)
+            case State.PREPARING if not process.mute:
+                self._give_up(process, f"the import did not end {limit}", now)
+            case State.PREPARING | State.WARM | State.READY:
+                self._give_up(process, f"{in_short(process)} closed its channel", now)
+            case State.ORDERED:
+                zygote = self.processes.by_ticket.get(process.zygote)
+                if zygote:  # it owes an answer for all this time
+                    self._give_up(zygote, f"the zygote forked nothing {limit}", now)
+                self._give_up(process, f"{in_short(process)} did not start {limit}", now)
+            case State.BOOTING:
+                what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
+                self._give_up(process, f"{in_short(process)} {what} {limit}", now)
+            case State.DRAINING:
+                if process.is_worker:
+                    self._log("error", "killed straggler: drain limit", **identity(process))
+                self._kill(process, now)
+            case State.KILLED:
+                self._log("error", "unkillable: survived SIGKILL" if process.pid else "lost", **identity(process))
+                process.enter(State.STUCK, None)
+
+    def _give_up(self, process: Process, reason: str, now: float) -> None:
+        """Kill a process that missed its limit, and draw the consequence."""
+        if process.state in LEAVING:
+            return
+        self._log("error", "gave up", **identity(process), reason=reason)
+        self._failed(process, reason, now)
+        self._kill(process, now)
+
+    def _kill(self, process: Process, now: float) -> None:
+        process.enter(State.KILLED, now + GRACE)
+        if process.pid:
+            self._order(do.Kill(process.pid))
+
+    def _lose_the_silent(self, now: float) -> None:
+        """Give up those that never had a PID, whose zygote is gone and whose channel nobody holds."""
+        for process in [p for p in self.processes.by_ticket.values() if p.zygote and p.mute and not p.pid]:
+            if not self.processes.knows(process.zygote):
+                self._log("error", "lost worker with its zygote", **identity(process))
+                self._over(process)
+                self._failed(process, f"{in_short(process)} was lost with its zygote", now)
+        self.processes.settle_orphans()
+
     # ── small words ─────────────────────────────────────────────────────────────────────────────
 
     def _order(self, action: do.Action) -> None:
@@ -258,6 +312,11 @@ class Records:
     def _log_end(self, level: str, event: str, process: Process, code: int, now: float) -> None:
         after = f"{now - process.started:.2f}s"
         self._log(level, event, **identity(process), how=in_words(code), after=after)
+
+
+def in_short(process: Process) -> str:
+    """Name a process in a sentence."""
+    return f"worker {process.slot}" if process.is_worker else "the zygote"
 
 
 def identity(process: Process) -> dict[str, int]:

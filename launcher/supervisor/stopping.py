@@ -25,10 +25,10 @@ class Stopping:
 
     __slots__ = ("asked_at", "code", "deadline", "immediate", "orphans_left", "reason", "stage")
 
-    def __init__(self, reason: str, code: int, now: float = 0.0, deadline: float = 0.0) -> None:
+    def __init__(self, reason: str, code: int, asked_at: float | None = None, deadline: float = 0.0) -> None:
         self.reason = reason
         self.code = code
-        self.asked_at = now
+        self.asked_at = asked_at  # None: nobody did, there was nothing else to do
         self.deadline: float | None = deadline
         self.stage = Stage.DELAY
         self.immediate = False

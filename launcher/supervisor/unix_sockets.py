@@ -53,7 +53,7 @@ def bind(place: Address, backlog: int) -> Listener:
                 os.chown(temporary, *owner)
             # Listening before anybody can find it: a client that comes early must not be refused.
             sock.listen(backlog)
-            sock.setblocking(False)  # noqa: FBT003
+            sock.setblocking(False)
             os.rename(temporary, path)
         except BaseException:
             os.unlink(temporary)
@@ -86,7 +86,7 @@ def unlink_if_ours(listener: Listener) -> bool:
 
 def _bind_privately(sock: socket.socket, temporary: str, mode: int) -> None:
     """Bind so that nobody else can connect before mode and owner are what was asked for."""
-    try:  # noqa: SIM105 - contextlib would be the supervisor's to load
+    try:
         os.unlink(temporary)  # left by a crash; in a container every prod-run has PID 1
     except FileNotFoundError:
         pass
@@ -109,7 +109,7 @@ def _refuse_if_taken(place: Address, path: str) -> None:
             Problem(place.text, "a file is there that is not a socket", "Remove it, or choose another path")
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # noqa: FBT003 - a full backlog would block, and means alive
+        probe.setblocking(False)
         problem = probe.connect_ex(path)
         if problem in {errno.ECONNREFUSED, errno.ENOENT}:
             return

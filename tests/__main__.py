@@ -1,0 +1,81 @@
+"""
+The one test command: format, lint, types, and the tests on every Python that is installed.
+
+`python -m tests` runs all of it; `python -m tests --fast` leaves out slow tests and other Pythons.
+Other words go to pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+CHECKED = ("launcher", "tests", "examples")
+
+
+def main() -> int:
+    """Run everything, this interpreter's tests last; return the first exit code that is not 0."""
+    words = [word for word in sys.argv[1:] if word != "--fast"]
+    is_fast = "--fast" in sys.argv
+    steps = [
+        [sys.executable, "-m", "ruff", "format", "--check", *CHECKED],
+        [sys.executable, "-m", "ruff", "check", *CHECKED],
+        [sys.executable, "-m", "mypy"],
+    ]
+    if not is_fast:
+        # The slow tests are about the kernel and the clock, not about the interpreter.
+        steps += [[python, "-m", "pytest", "-q", "-m", "not slow", *words] for python in other_pythons()]
+    steps.append([sys.executable, "-m", "pytest", "-q", *(("-m", "not slow") if is_fast else ()), *words])
+    codes = [run(step) for step in steps]
+    return next((code for code in codes if code), 0)
+
+
+def other_pythons() -> list[Path]:
+    """Return an interpreter with prod-run installed for each other version of Python on this machine."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = []
+    for version in VERSIONS:
+        interpreter = None if version == own else find(version)
+        if interpreter:
+            found.append(environment(version, interpreter))
+        elif version != own:
+            print(f"── Python {version}: not on this machine", flush=True)
+    return found
+
+
+def find(version: str) -> Path | None:
+    """Return an interpreter of this version that works: on PATH, or one of pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    on_path = shutil.which(f"python{version}")
+    candidates = [Path(on_path)] if on_path else []
+    candidates += sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"), reverse=True)
+    for candidate in candidates:
+        # pyenv's shims stand on PATH for versions that are not switched on, and fail.
+        check = [candidate, "-c", "import ensurepip, ssl, sys; print(sys.version_info[:2])"]
+        if subprocess.run(check, capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def environment(version: str, interpreter: Path) -> Path:
+    """Make a virtual environment with this version, or take the one that is there."""
+    python = ROOT / f".venv-test-{version}" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([interpreter, "-m", "venv", python.parents[1]], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[test]"], check=True)
+    return python
+
+
+def run(step: list[str | Path]) -> int:
+    """Run one step and say which."""
+    print("──", *(Path(word).name if os.sep in str(word) else word for word in step), flush=True)
+    return subprocess.run(step, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""
+A real prod-run, started by a test.
+
+Owns one process tree: its output line by line, and its end.  It waits for facts, each with a generous outer
+limit, and shows all output when a fact does not come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+LIMIT = 60.0  # seconds: generous, since these machines stall
+PROD_RUN = Path(sys.executable).with_name("prod-run")
+
+
+class NotSeenError(AssertionError):
+    """A fact that a test waited for did not come."""
+
+
+class Line(dict[str, str]):
+    """One line of output: the fields of a logfmt line (`event`, `level`, …), and always `text`."""
+
+    @classmethod
+    def parse(cls, text: str) -> Line:
+        """Read a line of prod-run's own; other output has only `text`."""
+        fields = {}
+        if text.startswith("time="):
+            with contextlib.suppress(ValueError):
+                fields = dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
+        return cls(fields, text=text)
+
+
+class Running:
+    """One prod-run under test, and what it has said so far."""
+
+    def __init__(self, argv: Sequence[str | Path], *, cwd: Path, env: dict[str, str], **options: object) -> None:
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(  # noqa: S603
+            [str(word) for word in argv],
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,  # type: ignore[call-overload]
+        )
+        self.lines: list[Line] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's PID: the same from start to end."""
+        return int(self.process.pid)
+
+    def wait_for(self, what: str | Callable[[Line], bool] = "", *, since: int = 0, **fields: object) -> Line:
+        """
+        Wait for a line whose fields are these (`event="committed", generation=2`), or that holds a text.
+
+        `since` is an index into `lines`: only later ones count.
+        """
+        expected = {name: str(value) for name, value in fields.items()}
+
+        def is_it(line: Line) -> bool:
+            if callable(what):
+                return what(line)
+            return what in line["text"] and expected.items() <= line.items()
+
+        with self._news:
+            found = self._news.wait_for(
+                lambda: next((line for line in self.lines[since:] if is_it(line)), None) or self._is_over(), LIMIT
+            )
+            line = next((line for line in self.lines[since:] if is_it(line)), None)
+        if line is None:
+            message = f"no line with {what or ''} {expected} {'before the end' if found else 'in time'}:\n{self.text()}"
+            raise NotSeenError(message)
+        return line
+
+    def mark(self) -> int:
+        """Return an index for `since`: what is said from here on."""
+        return len(self.lines)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the supervisor."""
+        self.process.send_signal(number)
+
+    def reload(self) -> Line:
+        """Ask for a reload and wait for its result."""
+        since = self.mark()
+        self.send(signal.SIGHUP)
+        return self.wait_for(
+            lambda line: line.get("event") in ("committed", "rejected", "rolled-back", "pre-empted"), since=since
+        )
+
+    def wait(self, limit: float = LIMIT) -> int:
+        """Wait for the end and return the exit code."""
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            message = f"it did not end within {limit:g} s:\n{self.text()}"
+            raise NotSeenError(message) from None
+        self._reader.join(LIMIT)
+        return code
+
+    def stop(self) -> int:
+        """Ask for the end with SIGTERM and wait for it."""
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+    def workers(self) -> dict[int, int]:
+        """Return the living workers of all generations, as the titles say: pid → slot."""
+        found = {}
+        for pid in children_of(self.pid):
+            role = title(pid).partition("[worker ")[2]
+            if role:
+                found[pid] = int(role.partition("]")[0])
+        return found
+
+    def zygotes(self) -> list[int]:
+        """Return the PIDs of the living zygotes."""
+        return [pid for pid in children_of(self.pid) if "[zygote]" in title(pid)]
+
+    def address(self, name: str = "default") -> tuple[str, int]:
+        """Return host and port of a listening socket, from the line that says it."""
+        host, _, port = self.wait_for(event="listening", name=name)["address"].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def ask(self, path: str = "/") -> str:
+        """Make one HTTP request on a connection of its own and return the body."""
+        with socket.create_connection(self.address(), LIMIT) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+        return answer.partition(b"\r\n\r\n")[2].decode()
+
+    def text(self) -> str:
+        """Return all output so far."""
+        return "\n".join(line["text"] for line in self.lines)
+
+    def close(self) -> None:
+        """End everything that is left, whatever the test did."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()  # its whole tree goes with it: PDEATHSIG
+        self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        stream = self.process.stdout
+        if stream is None:
+            return
+        for raw in stream:
+            with self._news:
+                self.lines.append(Line.parse(raw.decode("utf-8", "backslashreplace").rstrip("\n")))
+                self._news.notify_all()
+        with self._news:
+            self._news.notify_all()
+
+    def _is_over(self) -> bool:
+        return not self._reader.is_alive() or self.process.poll() is not None
+
+
+def until(fact: Callable[[], object], what: str, limit: float = LIMIT) -> None:
+    """Wait until something is true that nobody announces; say `what` if it does not become so."""
+    deadline = time.monotonic() + limit
+    while not fact():
+        if time.monotonic() > deadline:
+            message = f"not in {limit:g} s: {what}"
+            raise NotSeenError(message)
+        threading.Event().wait(0.01)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the PIDs of the living children of a process."""
+    return [child for child, parent, state in processes() if parent == pid and state != "Z"]
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Yield pid, parent and state of every process."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError, ValueError):
+            state, parent = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+            yield int(name), int(parent), state
+
+
+def title(pid: int) -> str:
+    """Return the command line of a process as `ps` shows it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
+    return any(child == pid and state != "Z" for child, _, state in processes())

@@ -1,0 +1,76 @@
+"""
+The pages of `docs/` that are printed from the code.
+
+`python -m tests.reference` writes them; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher import errors, help_text, signals
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings() -> str:
+    """Return the page of all settings."""
+    return (
+        "# Settings\n\n"
+        "Printed from `launcher/settings_table.py`.\n"
+        "A flag beats its variable, the variable beats the default; `prod-run --show-config` prints each value "
+        "and its origin.\n"
+        "Durations are written `500ms`, `30s`, `5m`, `1h`.\n\n"
+        f"{help_text.reference()}\n"
+    )
+
+
+def signal_table() -> str:
+    """Return the table of signals, which stands in the README too."""
+    lines = ["| signal | what happens |", "|---|---|"]
+    lines += [f"| {row.signal.name} | {row.sentence} |" for row in signals.TABLE]
+    return "\n".join(lines)
+
+
+def signal_page() -> str:
+    """Return the page of signals."""
+    harmless = ", ".join(number.name.removeprefix("SIG") for number in signals.HARMLESS_TO_WORKERS)
+    return (
+        "# Signals to the supervisor\n\n"
+        "Printed from `launcher/signals.py`.\n\n"
+        f"{signal_table()}\n\n"
+        f"Workers do nothing on {harmless}, unless the app installed a handler of its own.\n"
+        "SIGTERM to a worker sets `worker.stopping`; a target that takes no Worker gets SystemExit in its main "
+        "thread, or cancellation if it is async.\n"
+    )
+
+
+def exit_codes() -> str:
+    """Return the page of exit codes."""
+    lines = ["| code | meaning |", "|---|---|", *(f"| {code} | {meaning} |" for code, meaning in errors.EXIT_CODES)]
+    return (
+        "# Exit codes of prod-run\n\n"
+        "Printed from `launcher/errors.py`.\n\n" + "\n".join(lines) + "\n\n"
+        "After the first commit no failure of a worker under `always` or `on-failure` ends prod-run.\n"
+    )
+
+
+def readme() -> str:
+    """Return the README with its table of signals made anew."""
+    text = (ROOT / "README.md").read_text()
+    begin, end = "<!-- signals: printed from launcher/signals.py -->\n", "\n<!-- end of signals -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}{signal_table()}{end}{after}"
+
+
+PAGES = {
+    "docs/reference/settings.md": settings,
+    "docs/reference/signals.md": signal_page,
+    "docs/reference/exit-codes.md": exit_codes,
+    "README.md": readme,
+}
+
+if __name__ == "__main__":
+    for path, page in PAGES.items():
+        (ROOT / path).write_text(page())

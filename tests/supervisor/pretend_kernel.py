@@ -1,0 +1,342 @@
+"""
+A pretend world: processes, groups, zygotes that fork, channels, orphans.
+
+Owns what is true out there, and the events that are still in the air.  It takes the machine's actions, and
+its processes take steps only when a test says so; what they say waits in lanes, one for each source, and
+only the order within a lane is kept.  So answers come late, overtake each other, or never.
+Must never judge: what the machine owes the world stands in `promises`.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+
+from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
+
+DEATHS = "deaths"  # SIGCHLD and waitpid: the one source of deaths
+ANSWERS = "answers"  # what comes of an action at once
+NOBODY = -1  # ticket of what was never ordered
+
+
+class Proc:
+    """A zygote, worker, grandchild or orphan, as it really is."""
+
+    def __init__(self, ticket: int, generation: int, slot: int, ordered_at: float = 0.0) -> None:
+        """Begin as an order that nobody has carried out."""
+        self.ticket = ticket
+        self.generation = generation
+        self.slot = slot  # -1: a zygote, or nobody's
+        self.ordered_at = ordered_at
+        self.zygote: Proc | None = None  # who is to fork it
+        self.forks: deque[Proc] = deque()  # what a zygote is asked for
+        self.pid = 0
+        self.group = 0
+        self.alive = False
+        self.step = "ordered"
+        self.open = True  # the child's end of the channel
+        self.forgotten = False  # the supervisor closed its end
+        self.deaf = False  # ignores SIGTERM and stop orders
+        self.sleeps = False  # uninterruptible: SIGKILL works when it wakes up
+        self.doomed = False  # SIGKILL is pending
+        self.told = False  # a stop order, SIGTERM or the word that it is not needed
+        self.has_go = False
+        self.is_let = False  # out of ready()
+        self.stopped_accepting = False
+        # what the supervisor has been told of it so far
+        self.seen_pid = False
+        self.seen_exit = False
+        self.seen_failure = False  # StartFailed
+        self.seen_closed = False
+        self.seen_prepared = False
+        self.seen_ready = False
+        self.seen_entered_at: float | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        """Say whether it is a worker."""
+        return self.slot >= 0
+
+    def __repr__(self) -> str:
+        """Show what a failing test needs."""
+        kind = "worker" if self.is_worker else "zygote"
+        return f"<{kind} ticket={self.ticket} generation={self.generation} slot={self.slot} pid={self.pid} {self.step}>"
+
+
+class PretendKernel:
+    """The world: `carry_out` takes actions, `lanes` hold the events that are in the air."""
+
+    def __init__(self) -> None:
+        """Begin with an empty world in which everything works."""
+        self.procs: dict[int, Proc] = {}  # by ticket, all that were ordered
+        self.strangers: list[Proc] = []  # grandchildren and orphans that live
+        self.lanes: dict[object, deque[on.Event]] = {}
+        self.next_pid = 100
+        self.last_ticket = 0
+        self.free: list[tuple[int, int]] = []  # reaped PIDs, each with the last ticket at that time
+        self.refusals = 0  # so many of the next starts fail
+        self.files = "v1"  # what lies on disk
+        self.takes_worker = True
+        self.plain: set[int] = set()  # generations whose target takes no Worker
+        self.unforkable = ""
+        self.listening = True
+        self.exit_code: int | None = None
+
+    # ── what the machine orders ─────────────────────────────────────────────────────────────────
+
+    def carry_out(self, action: do.Action, now: float) -> None:
+        """Do what the machine orders; what comes of it is put in the air."""
+        match action:
+            case do.StartZygote(ticket, generation):
+                self._start(Proc(ticket, generation, -1, now))
+            case do.ExecWorker(ticket, generation, slot):
+                self._start(Proc(ticket, generation, slot, now))
+            case do.ForkWorker(ticket, zygote, generation, slot):
+                self._ask_for_fork(Proc(ticket, generation, slot, now), self.procs[zygote])
+            case do.Go(ticket, _):
+                self.procs[ticket].has_go |= self.procs[ticket].open
+            case do.Serve(ticket):
+                self.procs[ticket].is_let |= self.procs[ticket].open
+            case do.EndZygote(ticket):
+                self.procs[ticket].told |= self.procs[ticket].open
+            case do.Stop(ticket, pid):
+                self.procs[ticket].told |= self.procs[ticket].open or pid > 0
+            case do.Kill(pid):
+                for proc in [p for p in self.procs.values() if p.pid == pid and p.alive]:
+                    self._sigkill(proc)
+            case do.SignalGroup(pgid, number):
+                self._signal_group(pgid, number)
+            case do.SweepOrphans(number):
+                left = [p for p in self.strangers if self._is_adopted(p)]
+                self._say(ANSWERS, on.OrphansLeft(len(left)))
+                for proc in left:
+                    self._signal(proc, number)
+            case do.Forget(ticket):
+                self.procs[ticket].forgotten = True
+                self.lanes.pop(ticket, None)
+            case do.CloseListeners():
+                self.listening = False
+            case do.Exit(code):
+                self.exit_code = code
+
+    def _start(self, proc: Proc) -> None:
+        self._register(proc)
+        if self.refusals:
+            self.refusals -= 1
+            proc.step = "failed"
+            self._say(ANSWERS, on.StartFailed(proc.ticket, "EAGAIN"))
+            return
+        self._bear(proc)
+        self._say(ANSWERS, on.Started(proc.ticket, proc.pid))
+
+    def _ask_for_fork(self, proc: Proc, zygote: Proc) -> None:
+        self._register(proc)
+        proc.zygote = zygote
+        if zygote.alive and zygote.open:
+            zygote.forks.append(proc)
+        elif proc.ticket % 2:
+            proc.step = "failed"
+            self._say(ANSWERS, on.StartFailed(proc.ticket, "EPIPE"))
+        else:
+            self._lose(proc)
+
+    def _register(self, proc: Proc) -> None:
+        self.procs[proc.ticket] = proc
+        self.last_ticket = proc.ticket
+
+    def _bear(self, proc: Proc) -> None:
+        proc.pid = proc.group = self._number_for(proc.ticket)
+        proc.alive = True
+        proc.step = "born" if proc.is_worker else "importing"
+
+    def _number_for(self, ticket: int) -> int:
+        """Give a PID, one that was used already if possible: numbers come around."""
+        taken = {p.group for p in (*self.procs.values(), *self.strangers) if p.alive}
+        for index, (pid, last_ticket) in enumerate(self.free):
+            # In truth thousands of processes lie between; so nobody speaks of the former one any more.
+            if last_ticket < ticket and pid not in taken and not self._is_in_the_air(pid):
+                del self.free[index]
+                return pid
+        self.next_pid += 1
+        return self.next_pid
+
+    def _is_in_the_air(self, pid: int) -> bool:
+        said = any(pid in (getattr(e, "pid", 0), getattr(e, "pgid", 0)) for lane in self.lanes.values() for e in lane)
+        return said or any(p.pid == pid and not p.forgotten for p in self.procs.values())
+
+    # ── signals ─────────────────────────────────────────────────────────────────────────────────
+
+    def _signal_group(self, pgid: int, number: int) -> None:
+        members = [p for p in (*self.procs.values(), *self.strangers) if p.alive and p.group == pgid]
+        if not members:
+            self._say(ANSWERS, on.GroupGone(pgid))
+        for proc in members:
+            self._signal(proc, number)
+
+    def _signal(self, proc: Proc, number: int) -> None:
+        if number == signal.SIGKILL:
+            self._sigkill(proc)
+        elif number == signal.SIGTERM and not proc.deaf:
+            self.die(proc, -number)
+
+    def _sigkill(self, proc: Proc) -> None:
+        if proc.sleeps:
+            proc.doomed = True
+        else:
+            self.die(proc, -signal.SIGKILL)
+
+    def wake(self, proc: Proc) -> None:
+        """End an uninterruptible sleep."""
+        proc.sleeps = False
+        if proc.doomed and proc.alive:
+            self.die(proc, -signal.SIGKILL)
+
+    # ── what processes do ───────────────────────────────────────────────────────────────────────
+
+    def die(self, proc: Proc, code: int) -> None:
+        """End a process; the forks that a zygote still owes are lost with it."""
+        if not proc.alive:
+            return
+        adopted = proc.ticket != NOBODY or self._is_adopted(proc)
+        proc.alive = False
+        proc.step = "dead"
+        for lost in proc.forks:
+            self._lose(lost)
+        proc.forks.clear()
+        if adopted:
+            self._say(DEATHS, on.ProcessExited(proc.pid, code))
+        self.close(proc)
+        if proc in self.strangers:
+            self.strangers.remove(proc)
+
+    def close(self, proc: Proc) -> None:
+        """Close the child's end of its channel; the process may live on."""
+        if proc.open and proc.ticket != NOBODY:
+            proc.open = False
+            self._say(proc.ticket, on.ChannelClosed(proc.ticket))
+
+    def _lose(self, proc: Proc) -> None:
+        proc.step = "lost"
+        self.close(proc)
+
+    def fork(self, zygote: Proc, *, silently: bool = False, fails: bool = False) -> None:
+        """Have a zygote carry out the oldest order."""
+        child = zygote.forks.popleft()
+        if fails:
+            child.step = "failed"
+            self._say(zygote.ticket, on.StartFailed(child.ticket, "fork: EAGAIN"))
+            return
+        self._bear(child)
+        if not silently:
+            self._say(zygote.ticket, on.Started(child.ticket, child.pid))
+
+    def prepare(self, zygote: Proc) -> None:
+        """Have a zygote end its import."""
+        zygote.step = "warm"
+        if not self.takes_worker:
+            self.plain.add(zygote.generation)
+        self._say(zygote.ticket, on.Prepared(zygote.ticket, self.takes_worker, self.files, self.unforkable))
+
+    def refuse(self, zygote: Proc, code: int = 78) -> None:
+        """Have a zygote say why it cannot."""
+        zygote.step = "refused"
+        self._say(zygote.ticket, on.Refused(zygote.ticket, code, "SHOP_PORT is missing"))
+
+    def bear_child(self, parent: Proc) -> Proc:
+        """Let a process start one of its own, in its group."""
+        child = Proc(NOBODY, parent.generation, -1)
+        child.pid, child.group, child.alive, child.step = self._number_for(self.last_ticket + 1), parent.pid, True, "lives"
+        self.strangers.append(child)
+        return child
+
+    def adopt(self) -> Proc:
+        """Give the supervisor an orphan."""
+        orphan = Proc(NOBODY, 0, -1)
+        orphan.pid = orphan.group = self._number_for(self.last_ticket + 1)
+        orphan.alive, orphan.step = True, "lives"
+        self.strangers.append(orphan)
+        return orphan
+
+    def _is_adopted(self, proc: Proc) -> bool:
+        return not any(p.alive and p.pid == proc.group for p in self.procs.values())
+
+    def step(self, proc: Proc) -> bool:
+        """Have a process do what a good one does next; say whether there was anything."""
+        if not proc.alive:
+            return False
+        return self._step_worker(proc) if proc.is_worker else self._step_zygote(proc)
+
+    def _step_zygote(self, zygote: Proc) -> bool:
+        if zygote.step == "importing":
+            self.prepare(zygote)
+        elif zygote.forks:
+            self.fork(zygote)
+        elif zygote.told or zygote.step == "refused":
+            self.die(zygote, 0)
+        else:
+            return False
+        return True
+
+    def _step_worker(self, worker: Proc) -> bool:
+        told = (worker.told and not worker.deaf) or worker.forgotten
+        if told and (worker.step != "serving" or worker.stopped_accepting):
+            self.die(worker, 0)
+        elif told:
+            worker.stopped_accepting = True
+            self._say(worker.ticket, on.StoppedAccepting(worker.ticket))
+        elif worker.step == "born":
+            worker.step = "waiting"
+            self._say(worker.ticket, on.Hello(worker.ticket, worker.pid))
+        elif worker.step == "waiting" and worker.has_go:
+            worker.step = "running"
+        elif worker.step == "running":
+            worker.step = "serving"
+            say = on.Entered if worker.generation in self.plain else on.BecameReady
+            self._say(worker.ticket, say(worker.ticket))
+        else:
+            return False
+        return True
+
+    # ── what is in the air ──────────────────────────────────────────────────────────────────────
+
+    def _say(self, lane: object, event: on.Event) -> None:
+        proc = self.procs.get(lane) if isinstance(lane, int) else None
+        if proc is None or (not proc.forgotten and (proc.open or isinstance(event, on.ChannelClosed))):
+            self.lanes.setdefault(lane, deque()).append(event)
+
+    def take(self, index: int) -> on.Event | None:
+        """Take the oldest event of one of the lanes out of the air; None if nothing is in it."""
+        lanes = [lane for lane, events in self.lanes.items() if events]
+        if not lanes:
+            return None
+        lane = lanes[index % len(lanes)]
+        event = self.lanes[lane].popleft()
+        if not self.lanes[lane]:
+            del self.lanes[lane]
+        return event
+
+    def see(self, event: on.Event, now: float) -> None:
+        """Note that the supervisor knows this now."""
+        if isinstance(event, on.ProcessExited):
+            self.free.append((event.pid, self.last_ticket))
+            for proc in self.procs.values():
+                if proc.pid == event.pid and not proc.alive:
+                    proc.seen_exit = True
+            return
+        proc = self.procs.get(getattr(event, "ticket", NOBODY))
+        if proc is None:
+            return
+        match event:
+            case on.Started() | on.Hello():
+                proc.seen_pid = True
+            case on.StartFailed():
+                proc.seen_failure = True
+            case on.ChannelClosed():
+                proc.seen_closed = True
+            case on.Prepared() | on.Refused():
+                proc.seen_prepared = True
+            case on.BecameReady():
+                proc.seen_ready = True
+            case on.Entered():
+                proc.seen_entered_at = now

@@ -1,0 +1,303 @@
+"""
+What the machine owes the world.
+
+Owns the promises: each action is looked at before it is carried out, and each decision when it is complete,
+against what is true in the pretend world and what the supervisor has been told of it.  A broken one is an
+assertion that begins with the promise.  The machine's own labels are never looked at.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from launcher.handoff import AS_MANY_AS_WORKERS
+from launcher.signals import Ask
+from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
+from launcher.supervisor.pacing import FIRST_DELAY, FORGET_AFTER, GROWTH, JITTER, LONGEST_DELAY
+
+if TYPE_CHECKING:
+    from launcher.supervisor.records import Policy
+    from tests.supervisor.pretend_kernel import PretendKernel, Proc
+
+GRACE = 5.0  # seconds until leftovers are killed
+EARLY = 1e-6  # floats
+
+
+class BrokenPromiseError(AssertionError):
+    """The machine did what it promises never to do."""
+
+
+def promise(kept: object, text: str, *facts: object) -> None:
+    """Break off with the promise as the first words if it is not kept."""
+    if not kept:
+        raise BrokenPromiseError(f"PROMISE {text} | " + ", ".join(map(str, facts)))
+
+
+class Promises:
+    """A witness of everything that is ordered."""
+
+    def __init__(self, policy: Policy, kernel: PretendKernel) -> None:
+        """Begin before the first event."""
+        self.policy = policy
+        self.kernel = kernel
+        self.wanted = policy.workers
+        self.wants_reload = True  # the start
+        self.stop_asked_at: float | None = None
+        self.hurried = False
+        self.results: dict[int, str] = {}  # by generation
+        self.gates: dict[int, int] = {}  # by generation: so many had to be ready
+        self.began: dict[int, int] = {}  # by generation: its zygote's ticket
+        self.unrespawnable: set[int] = set()
+        self.served: set[int] = set()  # tickets
+        self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
+        self.killed: set[int] = set()  # tickets
+        self.given_up: set[int] = set()  # tickets of those reported unkillable or lost
+        self.groups: dict[int, tuple[float, int]] = {}  # leftovers: when TERM was sent, strongest signal
+        self.failures: dict[tuple[int, int], tuple[int, float]] = {}  # (generation, slot): how many, the last
+        self.done: dict[int, set[int]] = {}  # by generation: slots
+        self.draining = False
+
+    # ── questions ───────────────────────────────────────────────────────────────────────────────
+
+    def _by_pid(self, pid: int) -> Proc | None:
+        found = [p for p in self.kernel.procs.values() if p.pid == pid and p.seen_pid and not p.forgotten]
+        return found[-1] if found else None
+
+    def _exists(self, proc: Proc) -> bool:
+        """Say whether the supervisor must take a process for one that is there."""
+        return not proc.forgotten and proc.ticket not in self.given_up
+
+    def serving(self, generation: int | None = None) -> int:
+        """Count the workers that were ready, were let serve and have not been told to go."""
+        return sum(
+            p.is_worker and self._exists(p) and not self._is_leaving(p)
+            for p in self.kernel.procs.values()
+            if p.ticket in self.served and generation in (None, p.generation)
+        )
+
+    def _is_leaving(self, proc: Proc) -> bool:
+        return proc.ticket in self.told or proc.ticket in self.killed
+
+    def _done(self, generation: int) -> int:
+        return sum(slot < self.wanted for slot in self.done.get(generation, ()))
+
+    def current(self) -> int:
+        """Return the generation that serves, 0 before the first."""
+        return max((g for g, result in self.results.items() if result == "serving"), default=0)
+
+    def gate(self) -> int:
+        """Return how many workers of a new generation must be ready before any is let serve."""
+        rolling = bool(self.current()) and 0 < self.policy.max_surge < self.wanted
+        return self.policy.max_surge if rolling else self.wanted
+
+    # ── what is heard ───────────────────────────────────────────────────────────────────────────
+
+    def hear(self, event: on.Event, now: float) -> None:
+        """Note what the supervisor is told, as far as promises hang on it."""
+        match event:
+            case on.Asked(Ask.RELOAD) if self.stop_asked_at is None:
+                self.wants_reload = True
+            case on.Asked(Ask.MORE | Ask.FEWER):
+                self.wanted = max(1, self.wanted + (1 if event.ask is Ask.MORE else -1))
+                self.gates = {g: min(gate, self.wanted) for g, gate in self.gates.items()}
+            case on.Asked(Ask.STOP) if self.stop_asked_at is None:
+                self.stop_asked_at = now
+            case on.Asked(Ask.STOP) if now - self.stop_asked_at > 1.0:
+                self.hurried = True
+            case on.Asked(Ask.STOP_NOW):
+                self.stop_asked_at = now if self.stop_asked_at is None else self.stop_asked_at
+                self.hurried = True
+            case on.ProcessExited(pid, code):
+                for proc in [p for p in self.kernel.procs.values() if p.pid == pid and not p.forgotten]:
+                    self._hear_of_end(proc, code, now)
+
+    def _hear_of_end(self, proc: Proc, code: int, now: float) -> None:
+        done = code == 0 if self.policy.restart == "on-failure" else self.policy.restart == "never"
+        if proc.is_worker and done and not self._is_leaving(proc):
+            self.done.setdefault(proc.generation, set()).add(proc.slot)
+        elif not self._is_leaving(proc) and not proc.seen_ready and proc.ticket not in self.served:
+            count = 0 if now - proc.ordered_at >= FORGET_AFTER else self.failures.get((proc.generation, proc.slot), (0,))[0]
+            if self.results.get(proc.generation) == "serving":
+                self.failures[proc.generation, proc.slot] = (count + 1, now)
+
+    # ── each order ──────────────────────────────────────────────────────────────────────────────
+
+    def look_at(self, action: do.Action, now: float) -> None:
+        """Judge one order before it is carried out."""
+        ticket = getattr(action, "ticket", None)
+        proc = self.kernel.procs.get(ticket) if ticket is not None else None
+        if isinstance(action, do.StartZygote | do.ForkWorker | do.ExecWorker):
+            self._look_at_birth(action, now)
+        elif ticket is not None:
+            promise(proc and not proc.forgotten, "orders go to those that exist", action)
+        match action:
+            case do.Serve() if proc:
+                self._look_at_serve(proc, now)
+            case do.Stop(_, pid, reason) if proc:
+                promise(ticket not in self.told, "no worker is told to stop twice, no SIGTERM comes twice", proc)
+                promise(pid == (proc.pid if proc.seen_pid else 0), "only our own children are signalled", action, proc)
+                promise(ticket not in self.killed, "nobody is told to stop after SIGKILL", proc)
+                self._look_at_reason(proc, reason)
+                self.told[proc.ticket] = (now, reason)
+            case do.EndZygote() if proc:
+                promise(ticket not in self.told, "no zygote is told to end twice", proc)
+                self.told[proc.ticket] = (now, "end")
+            case do.Kill(pid):
+                self._look_at_kill(pid, now)
+            case do.Forget() if proc:
+                gone = proc.seen_exit or proc.seen_failure or (not proc.seen_pid and proc.seen_closed)
+                promise(gone, "only who is gone is forgotten", proc)
+            case do.SignalGroup(pgid, number):
+                self._look_at_group(pgid, number, now)
+            case do.CloseListeners():
+                promise(not self.draining, "listeners are closed once")
+                self.draining = True
+            case do.Log():
+                self._look_at_log(action)
+            case do.Exit():
+                left = [p for p in self.kernel.procs.values() if self._exists(p)]
+                promise(not left, "prod-run exits when all are reaped or reported", *left)
+
+    def _look_at_birth(self, order: do.StartZygote | do.ForkWorker | do.ExecWorker, now: float) -> None:
+        promise(not self.draining, "nobody is started once the stop drains", order)
+        slot = -1 if isinstance(order, do.StartZygote) else order.slot
+        mine = [p for p in self.kernel.procs.values() if p.generation == order.generation and p.slot == slot]
+        twins = [p for p in mine if self._exists(p) and not self._is_leaving(p)]
+        promise(not twins, "no slot is filled twice", order, *twins)
+        failures, at = self.failures.get((order.generation, slot), (0, 0.0))
+        if failures:
+            delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(failures - 1, 15)) * (1 - JITTER)
+            promise(now - at > delay - EARLY, "who fails before being ready is started again slowly", order, now - at)
+        if isinstance(order, do.StartZygote):
+            if order.generation not in self.began:
+                self._look_at_new_generation(order)
+            return
+        promise(order.slot < self.wanted, "no more workers than wanted are started", order)
+        if isinstance(order, do.ForkWorker):
+            zygote = self.kernel.procs[order.zygote]
+            promise(zygote.seen_prepared and self._exists(zygote), "a fork is asked of a zygote that can", order, zygote)
+        self._look_at_surge(order)
+
+    def _look_at_new_generation(self, order: do.StartZygote) -> None:
+        self.began[order.generation] = order.ticket
+        undecided = [g for g in self.began if g != order.generation and g not in self.results]
+        promise(not undecided, "one generation is prepared at a time", order, undecided)
+        promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
+        self.wants_reload = False
+
+    def _look_at_surge(self, order: do.ForkWorker | do.ExecWorker) -> None:
+        surge = self.policy.max_surge
+        if surge == AS_MANY_AS_WORKERS:
+            return
+        there = [p for p in self.kernel.procs.values() if p.is_worker and self._exists(p)]
+        promise(len(there) < self.wanted + surge, "never more than workers + max-surge exist", order, *there)
+        if surge == 0:
+            others = [p for p in there if p.generation != order.generation]
+            promise(not others, "singletons of two generations never live at once", order, *others)
+
+    def _look_at_serve(self, proc: Proc, now: float) -> None:
+        promise(proc.ticket not in self.served, "a worker is let serve once", proc)
+        entered = proc.seen_entered_at is not None and now >= proc.seen_entered_at + 1.0 - EARLY
+        promise(proc.seen_ready or entered, "only the ready are let serve", proc)
+        result = self.results.get(proc.generation)
+        promise(result != "rejected", "no worker of a rejected generation is let serve", proc)
+        promise(self.stop_asked_at is None or result, "a stop pre-empts a reload at once", proc)
+        self.served.add(proc.ticket)
+        if result is None:
+            self.gates.setdefault(proc.generation, self.gate())
+
+    def _look_at_reason(self, proc: Proc, reason: str) -> None:
+        result = self.results.get(proc.generation)
+        match reason:
+            case "rejected":
+                promise(result == "rejected", "a rejection ends the rejected alone", proc, result)
+            case "scale":
+                slots = min(self.wanted, self.gate()) if result is None else self.wanted
+                promise(proc.slot >= slots, "scaling ends only what is too many", proc, slots)
+            case "stop":
+                promise(self.draining, "workers are stopped when listeners are closed", proc)
+            case _:
+                newer = any(g > proc.generation and r != "rejected" for g, r in self.results.items())
+                newer |= any(r == "rolled-back" for g, r in self.results.items() if g == proc.generation)
+                newer |= self.policy.max_surge == 0 or any(g > proc.generation for g in self.gates)
+                promise(newer, "an old worker is only stopped for a generation that serves", proc, reason)
+
+    def _look_at_kill(self, pid: int, now: float) -> None:
+        proc = self._by_pid(pid)
+        promise(proc, "only our own children are signalled", f"pid={pid}")
+        assert proc is not None
+        promise(proc.ticket not in self.killed, "no process gets SIGKILL twice", proc)
+        self.killed.add(proc.ticket)
+        if not proc.is_worker or self.hurried:
+            return
+        at, reason = self.told.get(proc.ticket, (0.0, ""))
+        if proc.ticket in self.served and proc.seen_ready:
+            promise(reason, "a worker that serves is not killed out of the blue", proc)
+            promise(now >= at + self.policy.drain_timeout - EARLY, "a worker has its whole drain limit", proc, now - at)
+
+    def _look_at_group(self, pgid: int, number: int, now: float) -> None:
+        if not number:
+            return
+        leader = self._by_pid(pgid)
+        promise(leader is None or leader.seen_exit, "groups are swept when their leader is dead", leader)
+        at, strongest = self.groups.get(pgid, (now, 0))
+        promise(number == signal.SIGKILL or not strongest, "leftovers get SIGTERM once", pgid)
+        promise(strongest != signal.SIGKILL, "leftovers get SIGKILL once", pgid)
+        if number == signal.SIGKILL and not self.hurried:
+            promise(now >= at + GRACE - EARLY, "leftovers have five seconds", pgid, now - at)
+        self.groups[pgid] = (at, number)
+
+    def _look_at_log(self, line: do.Log) -> None:
+        fields = dict(line.fields)
+        generation = int(fields.get("generation", 0))
+        match line.event.split(":")[0]:
+            case "committed":
+                self._look_at_commit(generation)
+            case "rejected" | "pre-empted" as result:
+                started = self.began[generation]
+                hurt = [p for p in self.kernel.procs.values() if p.generation == fields.get("kept")]
+                hurt = [p for p in hurt if self.told.get(p.ticket, (0, ""))[1] == "reload" and p.ticket < started]
+                promise(result == "pre-empted" or not hurt, "a rejected reload signals no old worker", *hurt)
+                served = [t for t in self.served if self.kernel.procs[t].generation == generation]
+                promise(not served, "no worker of a rejected generation is let serve", *served)
+                self.results[generation] = "rejected"
+            case "rolled-back":
+                self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
+            case "cannot respawn":
+                self.unrespawnable.add(generation)
+            case "unkillable" | "lost":
+                slot = fields.get("slot", -1)
+                for p in self.kernel.procs.values():
+                    if (p.generation, p.slot, p.pid if p.seen_pid else 0) == (generation, slot, fields.get("pid", 0)):
+                        self.given_up.add(p.ticket)
+
+    def _look_at_commit(self, generation: int) -> None:
+        mine = [p for p in self.kernel.procs.values() if p.generation == generation and p.ticket in self.served]
+        # Who crashes in the second between the commit and this line is being replaced.
+        good = {p.slot for p in mine} | self.done.get(generation, set())
+        gate = self.gates.get(generation, min(self.gate(), self.wanted))
+        promise(len(good) >= gate, "`committed` means that all are ready and serve", generation, f"{len(good)}/{gate}")
+
+    # ── each decision ───────────────────────────────────────────────────────────────────────────
+
+    def look_back(self, orders: list[do.Action]) -> None:
+        """Judge a whole decision after it is carried out."""
+        served = [self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)]
+        for generation in [g for g in served if g not in self.results]:
+            there = self.serving(generation) + self._done(generation)
+            promise(there >= self.gates[generation], "nobody serves before all are ready", generation, there)
+            self.results[generation] = "serving"
+        for line in [o for o in orders if isinstance(o, do.Log) and o.event == "committed"]:
+            self.results[int(dict(line.fields)["generation"])] = "serving"
+        reloaded = [o for o in orders if isinstance(o, do.Stop) and o.reason == "reload" and o.ticket in self.served]
+        if reloaded and self.policy.max_surge != 0:
+            there = self.serving() + self._done(self.current())
+            promise(there >= self.wanted, "a reload never leaves fewer workers than wanted", f"{there}/{self.wanted}")
+        if self.stop_asked_at is not None:
+            left = [g for g in self.began if g not in self.results]
+            promise(not left, "a stop pre-empts a reload at once", *left)
+        for proc in self.kernel.procs.values():
+            known = proc.seen_exit and proc.seen_pid
+            promise(proc.forgotten or not known, "no death is missed", proc)

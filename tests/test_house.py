@@ -1,0 +1,186 @@
+"""The house rules of docs/explanation/design.md, as far as a program can see them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import settings_table, signals
+from tests import reference
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "launcher"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+LEAVES = {
+    "launcher",
+    "launcher.addresses",
+    "launcher.errors",
+    "launcher.handoff",
+    "launcher.lean",
+    "launcher.protocol",
+    "launcher.quantities",
+    "launcher.settings",
+    "launcher.settings_table",
+    "launcher.signals",
+}
+PURE = {
+    "launcher.addresses",
+    "launcher.handoff",
+    "launcher.lean",
+    "launcher.logs.formats",
+    "launcher.protocol",
+    "launcher.supervisor.actions",
+    "launcher.supervisor.events",
+    "launcher.supervisor.generation",
+    "launcher.supervisor.machine",
+    "launcher.supervisor.pacing",
+    "launcher.supervisor.processes",
+    "launcher.supervisor.records",
+    "launcher.supervisor.status",
+    "launcher.supervisor.stopping",
+}
+HARMLESS_STDLIB = {"__future__", "collections.abc", "enum", "operator", "signal", "typing"}
+FORBIDDEN_IN_SUPERVISOR = {
+    "asyncio",
+    "click",
+    "dataclasses",
+    "inspect",
+    "json",
+    "logging",
+    "random",
+    "re",
+    "subprocess",
+    "threading",
+    "typing",
+}
+
+
+def imports(name: str) -> set[str]:
+    """Return every module that a module names in an import, wherever that stands in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            whole = any(f"{node.module}.{alias.name}" not in MODULES for alias in node.names)
+            found |= inner | ({node.module} if whole else set())
+    return found
+
+
+def ours(name: str) -> set[str]:
+    """Return the modules of this package among the imports of a module."""
+    return {module for module in imports(name) if module.partition(".")[0] == "launcher"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("launcher.supervisor")])
+def test_the_supervisor_imports_only_its_own_and_the_leaves(name: str) -> None:
+    """The supervisor's modules import nothing of the app's side, of the command line or of third parties."""
+    allowed = LEAVES | {"launcher.logs.formats", "launcher.logs.stdout"}
+    strangers = {
+        module for module in ours(name) if not module.startswith("launcher.supervisor") and module not in allowed
+    }
+    third_party = {
+        module
+        for module in imports(name)
+        if module.partition(".")[0] not in sys.stdlib_module_names | {"launcher", "setproctitle"}
+    }
+
+    assert strangers == set()
+    assert third_party == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(("launcher.runtime", "launcher.api"))])
+def test_the_app_side_never_imports_the_supervisor(name: str) -> None:
+    """Nothing of the supervisor is loaded into the app's interpreter, nor the command line."""
+    assert {m for m in ours(name) if m.startswith(("launcher.supervisor", "launcher.cli", "launcher.exec"))} == set()
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_import_only_pure_modules_and_leaves(name: str) -> None:
+    """A pure module cannot wait or act: it has nothing to do it with."""
+    impure = {module for module in ours(name) if module not in PURE | LEAVES}
+    outside = {module for module in imports(name) if module.partition(".")[0] != "launcher"} - HARMLESS_STDLIB
+
+    assert impure == set()
+    assert outside == set()
+
+
+def test_nobody_imports_the_command_line() -> None:
+    """`cli` is where everything begins; nothing leads back to it."""
+    importers = {name for name in MODULES if {"launcher.cli", "launcher.ctl"} & ours(name)} - {"launcher.__main__"}
+
+    assert importers == set()
+
+
+def test_the_supervisor_loads_no_third_party_module_but_setproctitle() -> None:
+    """What is in sys.modules after `import launcher.supervisor.main` is the standard library's lean part."""
+    code = (
+        "import json, sys; before = set(sys.modules); sys.path.append(sys.argv[1]);"
+        "import launcher.supervisor.main; print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    argv = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
+    loaded = set(json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout))
+    third_party = {m for m in loaded if m.partition(".")[0] not in sys.stdlib_module_names | {"launcher"}}
+
+    assert third_party == set()
+    assert loaded & FORBIDDEN_IN_SUPERVISOR == set()
+
+
+def test_importing_launcher_costs_the_standard_library_only() -> None:
+    """An app that says `from launcher import Worker` loads nothing of third parties."""
+    code = "import sys; before = set(sys.modules); sys.path.append(sys.argv[1]); from launcher import Worker; print(*set(sys.modules) - before)"
+    argv = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+
+    assert {m for m in loaded if m.partition(".")[0] not in sys.stdlib_module_names | {"launcher"}} == set()
+
+
+@pytest.mark.parametrize("name", [name for name, path in MODULES.items() if path.read_text().strip()])
+def test_every_module_says_what_it_owns(name: str) -> None:
+    """A module opens with what it is for; the first question of a reader is answered there."""
+    docstring = ast.get_docstring(ast.parse(MODULES[name].read_text()))
+
+    assert docstring
+
+
+@pytest.mark.parametrize("path", reference.PAGES)
+def test_printed_pages_equal_the_code(path: str) -> None:
+    """Settings, signals and exit codes in the docs are what the code says (`python -m tests.reference`)."""
+    assert (ROOT / path).read_text() == reference.PAGES[path]()
+
+
+def test_each_operator_signal_is_named_in_one_table() -> None:
+    """`grep` for a signal that an operator sends leads to signals.py, and to one row of it."""
+    numbers = [row.signal for row in signals.TABLE]
+
+    assert len(set(numbers)) == len(numbers)
+    for number in ("SIGHUP", "SIGTTIN", "SIGTTOU", "SIGUSR2"):
+        naming = {
+            name
+            for name, path in MODULES.items()
+            if any(
+                isinstance(node, ast.Attribute) and node.attr == number for node in ast.walk(ast.parse(path.read_text()))
+            )
+        }
+        assert naming <= {"launcher.signals", "launcher.logs.stdout"}
+
+
+def test_help_stays_short() -> None:
+    """`--help` shows at most 25 settings: one more needs another one to go."""
+    assert len(settings_table.BUILT) <= 25
+
+
+def test_no_module_is_called_after_nothing() -> None:
+    """Names say what is inside."""
+    empty_words = {"manager", "handler", "utils", "util", "helpers", "helper", "common", "misc"}
+
+    assert {name for name in MODULES if name.rpartition(".")[2] in empty_words} == set()

@@ -9,6 +9,7 @@ the supervisor is gone: an app stays runnable without prod-run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ConfigT = TypeVar("ConfigT")
 
+_CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
+_SENTENCE = "the app has closed descriptors that it did not open: prod-run's channel to this worker is gone"
 _HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are written at once
 
 
@@ -41,15 +44,22 @@ class _Event:
         # Never read, so it stays readable for everybody who waits: eventfd(2).
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once it happened here."""
+        return self._fd
+
     def is_set(self) -> bool:
         """Say whether it happened."""
         self._link.listen()
+        if not self._is_set and not self._link.is_ours():
+            self._is_set = bool(_wait_until_readable((self._fd,), 0.0))  # in a fork of the app's, told by its parent
         return self._is_set
 
     def set(self) -> None:
         """Let it have happened."""
         self._is_set = True
-        os.eventfd_write(self._fd, 1)
+        with contextlib.suppress(OSError):  # closed by the app; and a signal handler is no place to raise
+            os.eventfd_write(self._fd, 1)
 
     def wait(self, timeout: float | None = None) -> bool:
         """
@@ -59,18 +69,12 @@ class _Event:
             Whether it happened.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
         while not self.is_set():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            channel = self._link.fileno()
-            if channel >= 0:
-                poll.register(channel, select.POLLIN)
-            poll.poll(None if left is None else left * 1000.0)
-            if channel >= 0:
-                poll.unregister(channel)
+            if self._fd in _wait_until_readable((self._fd, self._link.fileno()), left):
+                self._is_set = True  # by whichever process
         return True
 
     async def wait_async(self) -> None:
@@ -123,15 +127,37 @@ class Link:
         if channel is None:
             self.serving.set()
 
+    def is_ours(self) -> bool:
+        """Say whether this is still the process that was given the channel, and not a fork of the app's."""
+        return os.getpid() == self._pid
+
     def fileno(self) -> int:
         """Return the descriptor to wait for; -1 if there is nothing to hear."""
-        return self._channel.fileno() if self._channel and os.getpid() == self._pid else -1
+        channel = self._channel
+        return channel.fileno() if channel and self.is_ours() else -1
 
     def say(self, verb: str, **fields: protocol.Field) -> None:
-        """Send a message; what cannot be sent at once is not worth waiting for."""
-        if self._channel and os.getpid() == self._pid:
-            with contextlib.suppress(OSError):
-                self._channel.send(protocol.encode(verb, **fields), socket.MSG_DONTWAIT)
+        """
+        Send what must arrive; the supervisor never waits, so there is room soon.
+
+        Raises:
+            RuntimeError: the app has closed the channel.
+        """
+        try:
+            self._send(0, verb, fields)
+        except OSError as error:
+            if error.errno in _CLOSED_HERE:
+                raise RuntimeError(_SENTENCE) from None
+
+    def mention(self, verb: str, **fields: protocol.Field) -> None:
+        """Send what is not worth waiting for."""
+        with contextlib.suppress(OSError):
+            self._send(socket.MSG_DONTWAIT, verb, fields)
+
+    def _send(self, flags: int, verb: str, fields: dict[str, protocol.Field]) -> None:
+        channel = self._channel
+        if channel and self.is_ours():
+            channel.send(protocol.encode(verb, **fields), flags)
 
     def listen(self) -> None:
         """
@@ -139,12 +165,15 @@ class Link:
 
         May run in a signal handler in the middle of itself: each message is taken whole by one of the two.
         """
-        while self._channel and os.getpid() == self._pid:
+        while (channel := self._channel) and self.is_ours():
             try:
-                datagram = self._channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
+                datagram = channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno in _CLOSED_HERE:
+                    self._channel = None  # SIGTERM is still heard
+                    return
                 datagram = b""
             if not datagram:  # the supervisor is gone, and its death takes us along
                 self._channel = None
@@ -201,12 +230,9 @@ class Worker(Generic[ConfigT]):
             message = "worker.ready() would block the event loop: use `await worker.ready_async()`"
             raise RuntimeError(message)
         self._say_ready()
-        poll = select.poll()
+        link = self._link
         while not self._may_serve():
-            for fd in (self._link.fileno(), self._link.stopping._fd, self._link.serving._fd):  # noqa: SLF001
-                if fd >= 0:
-                    poll.register(fd, select.POLLIN)
-            poll.poll()
+            _wait_until_readable((link.fileno(), link.stopping.fileno(), link.serving.fileno()), None)
 
     async def ready_async(self) -> None:
         """Do the same as `ready()` in an event loop."""
@@ -230,7 +256,8 @@ class Worker(Generic[ConfigT]):
 
     def status(self, text: str) -> None:
         """Say in a few words how this worker is; operators see it."""
-        self._link.say("status", text=protocol.shorten(text, 200))
+        # A lone surrogate could not be sent; its question mark is as good.
+        self._link.mention("status", text=protocol.shorten(text.encode("utf-8", "replace").decode(), 200))
 
     def heartbeat(self) -> None:
         """Say "I am alive"; only needed with `--stall-timeout`.  A write to a shared page, no system call."""
@@ -256,3 +283,15 @@ def _in_event_loop() -> bool:
 
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _wait_until_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
+    """Wait until one of them is readable, at most so many seconds; -1 stands for none."""
+    poll = select.poll()
+    for fd in descriptors:
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
+    found = poll.poll(None if seconds is None else seconds * 1000.0)
+    if any(what & select.POLLNVAL for _, what in found):
+        raise RuntimeError(_SENTENCE)  # or it would return at once, for ever
+    return [fd for fd, _ in found]

@@ -7,8 +7,8 @@ Must never print a traceback for what a user did, and never import the target.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` loads enum: 4 ms in which Ctrl-C would be a traceback
 import os
-import signal
 import sys
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ class _Printed(Exception):  # noqa: N818 - not an error
 def main() -> NoReturn:
     """Run `prod-run`; comes back only as an exit."""
     # Before anything slow is imported: a signal that comes now waits for the supervisor, which knows what it means.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     from launcher import exec as launching  # noqa: PLC0415
     from launcher.errors import Exit, LauncherError, Problem, SystemRefusedError  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from launcher import runtime_directory
-from launcher.errors import LauncherError, Problem, SystemRefusedError, UnavailableError
+from launcher.errors import Problem, SystemRefusedError, UnavailableError
 from launcher.handoff import Handoff
 from launcher.lean import NamedTuple
 from launcher.supervisor import listeners
@@ -103,7 +103,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         handoff_fd = sealed("prod-run-handoff", handoff.encode())
         let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd) if fd >= 0), opened)
         replace_program(handoff_fd, environ)
-    except LauncherError:
+    except BaseException:
         for listener in opened:
             listeners.close(listener)
         raise
@@ -265,13 +265,12 @@ def replace_program(handoff_fd: int, environ: Mapping[str, str]) -> NoReturn:
 
 
 def _folder_of_setproctitle() -> str:
+    """Find the folder of its C part, which is all that is needed: the package around it imports `logging`."""
     from importlib.machinery import PathFinder  # noqa: PLC0415
 
     spec = PathFinder.find_spec("setproctitle")
-    if spec is None or not spec.origin:
-        return ""  # titles are a comfort
-    folder = os.path.dirname(spec.origin)
-    return os.path.dirname(folder) if spec.submodule_search_locations else folder
+    folders = spec.submodule_search_locations if spec else None
+    return folders[0] if folders else ""  # titles are a comfort
 
 
 def resolved(places: tuple[Address, ...]) -> tuple[Address, ...]:

@@ -91,7 +91,7 @@ def test_the_supervisor_imports_only_its_own_and_the_leaves(name: str) -> None:
     third_party = {
         module
         for module in imports(name)
-        if module.partition(".")[0] not in sys.stdlib_module_names | {"launcher", "setproctitle"}
+        if module.partition(".")[0] not in sys.stdlib_module_names | {"launcher", "_setproctitle"}
     }
 
     assert strangers == set()

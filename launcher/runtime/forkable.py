@@ -55,11 +55,9 @@ def _threads() -> list[str]:
         tasks = [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:  # no /proc: at least those that Python knows
         tasks = [identity for identity in python if identity is not None]
-    return [
-        f"thread {python.get(task) or _native_name(task)!r}"
-        for task in tasks
-        if task != os.getpid()
-    ]
+    if len(tasks) == 1:
+        return []  # whatever its number: /proc may be that of another PID namespace
+    return [f"thread {python.get(task) or _native_name(task)!r}" for task in tasks if task != os.getpid()]
 
 
 def _native_name(task: int) -> str:

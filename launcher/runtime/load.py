@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _WSGI = 2  # application(environ, start_response): PEP 3333
-_ASGI = 3  # application(scope, receive, send)
+_ASGI = ["scope", "receive", "send"]
 
 
 class Target(NamedTuple):
@@ -33,6 +32,13 @@ class Target(NamedTuple):
     function: Callable[..., Any]
     worker_parameter: str  # empty: it takes no Worker
     is_async: bool
+    is_positional: bool = False  # it takes the Worker, but not by name
+
+    def call(self, worker: Worker[Any]) -> object:
+        """Call it with what it takes."""
+        if not self.worker_parameter:
+            return self.function()
+        return self.function(worker) if self.is_positional else self.function(**{self.worker_parameter: worker})
 
 
 class ImportFailedError(TargetError):
@@ -41,6 +47,9 @@ class ImportFailedError(TargetError):
     def __init__(self, problem: Problem, detail: str) -> None:
         super().__init__(problem)
         self.detail = detail
+
+
+_FOLDER = os.path.dirname(Target.call.__code__.co_filename)  # of this module, as tracebacks name it
 
 
 def load(target: str) -> Target:
@@ -58,6 +67,8 @@ def load(target: str) -> Target:
             found = getattr(found, part)
         except AttributeError:
             raise TargetError(_no_attribute(target, found, part)) from None
+        except Exception as error:
+            raise _failed(target, error, f"looking up {part!r}") from error
     if not callable(found):
         reason = f"{attribute!r} is {_article(type(found).__name__)}, which cannot be called"
         raise TargetError(Problem(target, reason, "Name a function, such as `def main(worker): ...`"))
@@ -65,11 +76,15 @@ def load(target: str) -> Target:
 
 
 def cut_traceback(error: BaseException) -> str:
-    """Write a traceback that begins at the app's first frame."""
-    return "".join(traceback.format_exception(type(error), error, _first_of_the_app(error.__traceback__))).rstrip()
+    """Write a traceback that begins at the app's first frame, and ends at its last."""
+    shown = traceback.TracebackException(type(error), error, _first_of_the_app(error.__traceback__))
+    ours = os.path.dirname(_FOLDER) + os.sep
+    while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(ours):
+        shown.stack.pop()  # where prod-run found out what is wrong
+    return "".join(shown.format()).rstrip()
 
 
-def _import(name: str) -> Any:  # noqa: ANN401
+def _import(name: str) -> Any:
     if name.partition(".")[0] == "launcher":
         reason = "prod-run's own package is called `launcher`, so an app's module of that name is never found"
         raise TargetError(Problem(name, reason, "Rename the module"))
@@ -77,20 +92,20 @@ def _import(name: str) -> Any:  # noqa: ANN401
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
-            raise _failed(name, error) from error
-        where = "it was looked for in " + ", ".join(path or os.getcwd() for path in sys.path[:2]) + ", …"
+            raise _failed(name, error, "importing it") from error
+        where = f"it was looked for in {sys.path[0]}, in $PYTHONPATH and in {sys.prefix}"
         remedy = "Start in the app's directory, or name it with --chdir or PYTHONPATH"
+        if name.endswith(".py"):
+            remedy = f"Name the module as `import` does, not its file: {name.removesuffix('.py')}"
         raise TargetError(Problem(name, f"there is no module {error.name!r}; {where}", remedy)) from None
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        raise _failed(name, error) from error
+        raise _failed(name, error, "importing it") from error
 
 
-def _failed(name: str, error: BaseException) -> ImportFailedError:
-    reason = f"importing it raised {type(error).__name__}"
+def _failed(name: str, error: BaseException, deed: str) -> ImportFailedError:
+    reason = f"{deed} raised {type(error).__name__}"
     if isinstance(error, SystemExit):
-        reason = f"importing it called sys.exit({error.code!r})"
+        reason = f"{deed} called sys.exit({error.code!r})"
     elif str(error):
         reason += f": {str(error).splitlines()[0]}"
     return ImportFailedError(Problem(name, reason, _hidden_by_us(error)), cut_traceback(error))
@@ -98,16 +113,19 @@ def _failed(name: str, error: BaseException) -> ImportFailedError:
 
 def _hidden_by_us(error: BaseException) -> str:
     """Explain the one import error that prod-run itself causes."""
-    ours = isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "launcher"
-    if ours and any(os.path.exists(os.path.join(path or ".", "launcher.py")) for path in sys.path[:1]):
-        return "A `launcher.py` lies in the app's directory: prod-run's package of that name hides it, rename it"
+    name = error.name if isinstance(error, ImportError) else getattr(getattr(error, "obj", None), "__name__", "")
+    theirs = [os.path.join(path or ".", "launcher") for path in sys.path[:1]]
+    if (name or "").partition(".")[0] == "launcher" and any(
+        os.path.exists(f"{p}.py") or os.path.isdir(p) for p in theirs
+    ):
+        return "A `launcher` lies in the app's directory: prod-run's package of that name hides it, rename it"
     return ""
 
 
 def _no_attribute(target: str, found: object, part: str) -> Problem:
     names = [name for name in dir(found) if not name.startswith("_")]
     near = difflib.get_close_matches(part, names, 1)
-    place = getattr(found, "__file__", None) or type(found).__name__
+    place = getattr(found, "__file__", None) or _article(type(found).__name__)
     remedy = f"Did you mean {near[0]!r}?" if near else "Name a function that is defined there"
     return Problem(target, f"there is no {part!r} in {place}", remedy)
 
@@ -119,25 +137,23 @@ def _examine(target: str, function: Callable[..., Any]) -> Target:
         return Target(function, "", is_async=False)  # written in C: nothing is known, nothing is passed
     call = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
     is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(function)
-    needed = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    taking = [p for p in signature.parameters.values() if _is_worker(p.annotation)]
-    others = [parameter.name for parameter in needed if parameter not in taking]
-    if others:
-        raise _cannot_fill(target, others, count=len(needed), is_async=is_async, is_annotated=bool(taking))
-    return Target(function, taking[0].name if taking else "", is_async)
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = [p for p in signature.parameters.values() if p.kind not in collecting]
+    taking = next((p for p in parameters if _is_worker(p.annotation)), None)
+    needed = [p.name for p in parameters if p.default is p.empty and p is not taking]
+    if needed:
+        raise _cannot_fill(target, needed, is_annotated=taking is not None)
+    if taking is None:
+        return Target(function, "", is_async)
+    return Target(function, taking.name, is_async, is_positional=taking.kind is taking.POSITIONAL_ONLY)
 
 
-def _cannot_fill(
-    target: str, others: list[str], *, count: int, is_async: bool, is_annotated: bool
-) -> TargetError | UsageError:
-    if not is_annotated and (count == _WSGI or (count == _ASGI and is_async)):
-        kind = "a WSGI" if count == _WSGI else "an ASGI"
+def _cannot_fill(target: str, needed: list[str], *, is_annotated: bool) -> TargetError | UsageError:
+    # PEP 3333 fixes the number of arguments, ASGI their names.
+    if not is_annotated and (len(needed) == _WSGI or needed == _ASGI):
+        kind = "an ASGI" if needed == _ASGI else "a WSGI"
         return UsageError(Problem(target, f"it looks like {kind} application: not in this version"))
-    names = ", ".join(repr(name) for name in others)
+    names = ", ".join(repr(name) for name in needed)
     remedy = "Annotate it, as in `def main(worker: launcher.Worker)`, or give it a default"
     return TargetError(Problem(target, f"prod-run does not know what to pass for {names}", remedy))
 
@@ -150,12 +166,20 @@ def _is_worker(annotation: object) -> bool:
 
 
 def _first_of_the_app(frames: TracebackType | None) -> TracebackType | None:
+    """Skip all up to the last frame of this folder (asyncio's lie between two), and the import system's."""
+    ours = _FOLDER + os.sep
+    first = frames
     while frames is not None:
-        file = frames.tb_frame.f_code.co_filename
-        if not file.startswith((_OWN, "<frozen importlib")) and not file.endswith("importlib/__init__.py"):
-            break
+        if frames.tb_frame.f_code.co_filename.startswith(ours):
+            first = frames.tb_next
         frames = frames.tb_next
-    return frames
+    while first is not None and _is_import_system(first.tb_frame.f_code.co_filename):
+        first = first.tb_next
+    return first
+
+
+def _is_import_system(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file == importlib.__file__
 
 
 def _article(noun: str) -> str:

@@ -7,6 +7,8 @@ environment, the directory, the place of the listening sockets.  Must never impo
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -14,11 +16,15 @@ import resource
 import signal
 import socket
 import sys
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import protocol
+from launcher.errors import Exit
 from launcher.runtime import titles
 from launcher.signals import HARMLESS_TO_WORKERS
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 FIRST_LISTENER = 3  # sd_listen_fds(3)
 CHANNEL = 3  # where the supervisor puts it before the exec
@@ -40,10 +46,20 @@ class Order(NamedTuple):
     listener_names: tuple[str, ...]  # in the order of their descriptors, from FIRST_LISTENER
 
 
+class Signals:
+    """Which handlers are prod-run's, and whether the fork that is under way is."""
+
+    handlers: list[object]
+    is_our_fork = False
+
+
 def main() -> NoReturn:
     """Take the first order and become what it says."""
+    Signals.handlers = [ignore]
     for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
         signal.signal(number, ignore)
+    os.register_at_fork(after_in_child=restore_signals)
+    atexit.register(ignore_signals)  # the first that is registered runs last
     # Before the environment changes: setproctitle finds the title's place by it.
     titles.show("?", "starting]")
     channel = socket.socket(fileno=CHANNEL)
@@ -62,7 +78,22 @@ def main() -> NoReturn:
 
 
 def ignore(number: int, frame: object) -> None:
-    """Do nothing on a signal: unlike SIG_IGN, this is not inherited by the app's own children."""
+    """Do nothing on a signal: unlike SIG_IGN, this is not inherited by the app's own programs."""
+
+
+def restore_signals() -> None:
+    """Give a process that the app forked the signals of an ordinary one: it ends by SIGTERM."""
+    if Signals.is_our_fork:
+        return
+    for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
+        if signal.getsignal(number) in Signals.handlers:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def ignore_signals() -> None:
+    """Have a process that has finished end with its own code: Python's end would bring the default actions back."""
+    for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def receive(channel: socket.socket) -> tuple[protocol.Message | None, list[int]]:
@@ -74,6 +105,9 @@ def receive(channel: socket.socket) -> tuple[protocol.Message | None, list[int]]
         )
     except ConnectionError:
         return None, []
+    except OSError as error:
+        print(f"cannot hear the supervisor: {error.strerror}", file=sys.stderr)
+        leave(Exit.OS_ERROR)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -83,34 +117,16 @@ def receive(channel: socket.socket) -> tuple[protocol.Message | None, list[int]]
 
 def die_with(supervisor: int) -> None:
     """Have the kernel kill this process when the supervisor dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        print("the operating system refused prctl(PR_SET_PDEATHSIG): a seccomp filter may forbid it", file=sys.stderr)
+        leave(Exit.OS_ERROR)
     # It may have died before that line: prctl(2) says nothing then.
     if os.getppid() != supervisor:
         os._exit(0)
 
 
 def _settle(channel: socket.socket, message: protocol.Message, descriptors: list[int]) -> Order:
-    spoken = message.number("protocol")
-    if spoken != protocol.VERSION:
-        reason = f"this release of prod-run speaks protocol {protocol.VERSION}, the running one {spoken}: restart it"
-        refuse(channel, 70, reason)
-    environ_fd, *listeners = descriptors
-    channel = _place(channel, listeners)
-    _take_environment(environ_fd)
-    soft, (_, hard) = message.number("open_files"), resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) if hard >= 0 else soft, hard))
-    if message.number("umask") >= 0:
-        os.umask(message.number("umask"))
-    directory = message.text("directory")
-    try:
-        os.chdir(directory)
-    except OSError as error:
-        refuse(channel, 69, f"{directory}: cannot enter the directory: {error.strerror}")
-    sys.path.insert(0, directory)
-    sys.argv[:] = [message.text("target"), *message.texts("arguments")]
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    return Order(
+    order = Order(
         channel,
         message.number("supervisor"),
         message.text("name"),
@@ -119,14 +135,59 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         message.flag("is_worker"),
         message.texts("listeners"),
     )
+    spoken = message.number("protocol")
+    if spoken != protocol.VERSION:
+        reason = f"this release of prod-run speaks protocol {protocol.VERSION}, the running one {spoken}: restart it"
+        refuse(order, Exit.SOFTWARE, reason)
+    directory = message.text("directory")
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        refuse(order, Exit.UNAVAILABLE, f"{directory}: cannot enter the directory: {error.strerror}")
+    try:
+        environ_fd, *listeners = descriptors
+        _take_environment(environ_fd)  # first: its number is among those where the sockets belong
+        order = order._replace(channel=_place(channel, listeners))
+        soft, (_, hard) = message.number("open_files"), resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) if hard >= 0 else soft, hard))
+    except (OSError, ValueError) as error:  # setrlimit() makes a ValueError of EPERM
+        refuse(order, Exit.OS_ERROR, f"the operating system refused: {error}")
+    if message.number("umask") >= 0:
+        os.umask(message.number("umask"))
+    # Where `directory` leads now: a link that moves later must not mix two releases in one process.
+    sys.path.insert(0, os.getcwd())
+    sys.argv[:] = [message.text("target"), *message.texts("arguments")]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    return order
 
 
-def refuse(channel: socket.socket, code: int, reason: str, detail: str = "") -> NoReturn:
-    """Tell the supervisor why this generation cannot be had, and end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    channel.send(protocol.encode("refused", code=code, reason=protocol.shorten(reason), detail=protocol.shorten(detail)))
-    os._exit(0)
+def refuse(order: Order, code: int, reason: str, detail: str = "") -> NoReturn:
+    """Tell the supervisor why this process cannot be had, and end."""
+    if order.is_worker:  # the supervisor knows it by its end; its stderr says why
+        print(detail or reason, file=sys.stderr)
+    message = protocol.encode("refused", code=code, reason=sendable(reason, 2000), detail=sendable(detail, 16_000))
+    with contextlib.suppress(OSError):
+        order.channel.send(message)
+    leave(code)
+
+
+def sendable(text: str, limit: int) -> str:
+    """Cut a text of the app's, which may hold anything, so that it fits a message in UTF-8."""
+    return protocol.shorten(text, limit).encode("utf-8", "backslashreplace").decode()
+
+
+def leave(code: int) -> NoReturn:
+    """End at once, without what the app registered for its workers' exit; nothing it printed is lost."""
+    flush()
+    os._exit(code)
+
+
+def flush() -> None:
+    """Write what is in the buffers of stdout and stderr, so that no fork writes it a second time."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced by the app
+            stream.flush()
 
 
 def _place(channel: socket.socket, listeners: list[int]) -> socket.socket:
@@ -149,8 +210,8 @@ def _take_environment(fd: int) -> None:
     os.close(fd)
     os.environ.clear()
     for item in block.split(b"\0"):
-        name, separator, value = item.partition(b"=")
-        if separator and not _is_ours(name):
+        name, _, value = item.partition(b"=")
+        if name and not _is_ours(name):  # execve(2) lets an item without a name pass, putenv(3) does not
             os.environb[name] = value
 
 

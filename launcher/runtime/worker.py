@@ -14,17 +14,18 @@ import select
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import protocol
 from launcher.api import Link, Worker
-from launcher.errors import LauncherError
+from launcher.errors import Exit, LauncherError
 from launcher.runtime import load, titles
-from launcher.runtime.start import FIRST_LISTENER, Order, die_with, ignore, receive
+from launcher.runtime.start import FIRST_LISTENER, Order, Signals, die_with, ignore, leave, receive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import NoReturn
 
     from launcher.runtime.load import Target
 
@@ -61,10 +62,6 @@ class Birth(NamedTuple):
 
 def run_forked(order: Order, target: Target, birth: Birth) -> NoReturn:
     """Live as a worker that a zygote forked."""
-    _wait_for_adoption(order.supervisor)
-    die_with(order.supervisor)
-    os.setpgid(0, 0)
-    order.channel.close()
     _run(order, lambda: target, birth)
 
 
@@ -85,12 +82,38 @@ def run_anew(order: Order) -> NoReturn:
 
 
 def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
-    _take_stdio(birth)
-    birth.channel.send(protocol.encode("hello", pid=os.getpid()))
+    try:
+        if not order.is_worker:  # but a zygote's fork
+            _wait_for_adoption(order.supervisor, birth.channel)
+            die_with(order.supervisor)
+            os.setpgid(0, 0)
+        order.channel.close()  # a fork has its own, and a fresh interpreter has a second descriptor for it
+        slot = _hear_of_slot(birth)
+        worker, link = _settle(order, birth, slot)
+    except OSError as error:
+        print(f"the operating system refused: {error.strerror}", file=sys.stderr)
+        leave(Exit.OS_ERROR)
+    titles.show(order.name, f"worker {slot}] generation {birth.generation}")
+    sys.exit(_call(target(), worker, link))
+
+
+def _hear_of_slot(birth: Birth) -> int:
+    """Say hello and wait to be needed; ends this process if it is not."""
+    for fd, place in ((birth.stdout, 1), (birth.stderr, 2)):
+        os.dup2(fd, place)
+        os.close(fd)
+    try:
+        birth.channel.send(protocol.encode("hello", pid=os.getpid()))
+    except ConnectionError:
+        os._exit(0)  # given up in the meantime
     message, _ = receive(birth.channel)
     if message is None or message.verb != "go":
         os._exit(0)  # nobody needs it any more, and no app code has run in it
-    slot = message.number("slot")
+    return message.number("slot")
+
+
+def _settle(order: Order, birth: Birth, slot: int) -> tuple[Worker[Any], Link]:
+    """Make what the target sees."""
     _announce_listeners(order, birth)
     page = mmap.mmap(birth.heartbeat, 0)
     os.close(birth.heartbeat)
@@ -98,25 +121,23 @@ def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
     worker: Worker[Any] = Worker(
         slot=slot,
         generation=birth.generation,
-        sockets={name: socket.socket(fileno=FIRST_LISTENER + i) for i, name in enumerate(order.listener_names)},
+        sockets={name: _listener(FIRST_LISTENER + i) for i, name in enumerate(order.listener_names)},
         link=link,
         heartbeat=(page, birth.heartbeat_offset),
     )
-    titles.show(order.name, f"worker {slot}] generation {birth.generation}")
-    sys.exit(_call(target(), worker, link))
+    return worker, link
 
 
 def _call(target: Target, worker: Worker[Any], link: Link) -> int:
     """Run the target to its end and return the exit code."""
     if not target.worker_parameter:
         link.say("entered")
-    arguments = {target.worker_parameter: worker} if target.worker_parameter else {}
     try:
         if target.is_async:
-            result = _call_async(target, arguments, link)
+            result = _call_async(target, worker, link)
         else:
             _on_sigterm(link, None if target.worker_parameter else _exit)
-            result = target.function(**arguments)
+            result = target.call(worker)
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  whatever it is, it is the app's, and ends here
@@ -125,7 +146,7 @@ def _call(target: Target, worker: Worker[Any], link: Link) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _call_async(target: Target, arguments: dict[str, Any], link: Link) -> object:
+def _call_async(target: Target, worker: Worker[Any], link: Link) -> object:
     import asyncio  # noqa: PLC0415  only async apps pay for it
 
     async def call() -> object:
@@ -135,7 +156,7 @@ def _call_async(target: Target, arguments: dict[str, Any], link: Link) -> object
         if not target.worker_parameter and task:
             cancel = lambda: loop.call_soon_threadsafe(task.cancel)  # noqa: E731
         _on_sigterm(link, cancel)
-        return await target.function(**arguments)
+        return await target.call(worker)  # type: ignore[misc]
 
     try:
         return asyncio.run(call())
@@ -148,30 +169,27 @@ def _call_async(target: Target, arguments: dict[str, Any], link: Link) -> object
 def _on_sigterm(link: Link, then: Callable[[], object] | None) -> None:
     """Have SIGTERM set `stopping`, then end the target if it does not look at that."""
     former = signal.getsignal(signal.SIGTERM)
+    is_the_apps = callable(former) and former is not ignore
 
     def on_sigterm(number: int, frame: FrameType | None) -> None:
         link.listen()  # the order with the reason came before the signal
         link.stopping.set()
-        if callable(former) and former is not ignore:
+        if callable(former) and is_the_apps:
             former(number, frame)  # installed by the app when it was imported
         elif then:
             then()
 
+    Signals.handlers.append(on_sigterm)
     signal.signal(signal.SIGTERM, on_sigterm)
-
-    def forget() -> None:
-        # The app's own children end by SIGTERM, as multiprocessing expects.
-        if signal.getsignal(signal.SIGTERM) is on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    os.register_at_fork(after_in_child=forget)
+    if then and not is_the_apps and link.stopping.is_set():
+        then()  # the signal came before this handler
 
 
 def _exit() -> NoReturn:
     raise SystemExit(_BY_SIGTERM)
 
 
-def _wait_for_adoption(supervisor: int) -> None:
+def _wait_for_adoption(supervisor: int, channel: socket.socket) -> None:
     """Wait until the process in the middle is gone and the supervisor is our parent."""
     while (parent := os.getppid()) != supervisor:
         # PDEATHSIG must not be set before: it would fire at the end of the process in the middle.
@@ -179,15 +197,17 @@ def _wait_for_adoption(supervisor: int) -> None:
             middle = os.pidfd_open(parent)
             poll = select.poll()
             poll.register(middle, select.POLLIN)
-            if os.getppid() == parent:
-                poll.poll()  # readable once it is a zombie, and then its children have been given away
+            poll.register(channel, 0)  # only its end: the supervisor may die first, and init adopt us
+            if os.getppid() == parent and any(fd == channel.fileno() for fd, _ in poll.poll()):
+                os._exit(0)
+            # The other is readable once it is a zombie, and then its children have been given away.
             os.close(middle)
 
 
-def _take_stdio(birth: Birth) -> None:
-    for fd, place in ((birth.stdout, 1), (birth.stderr, 2)):
-        os.dup2(fd, place)
-        os.close(fd)
+def _listener(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)  # the descriptor is so already, the object does not know (socketmodule.c)
+    return sock
 
 
 def _announce_listeners(order: Order, birth: Birth) -> None:

@@ -7,13 +7,13 @@ as an event.  Must never decide, and never wait.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import time
 
 from launcher import protocol
-from launcher.handoff import Handoff
 from launcher.logs import formats
 from launcher.supervisor import actions as do
 from launcher.supervisor import children, listeners, notify
@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from launcher.handoff import Handoff
     from launcher.logs.stdout import Stdout
     from launcher.supervisor.loop import Watcher
 
@@ -74,63 +75,60 @@ class Hands:
     # ── births ──────────────────────────────────────────────────────────────────────────────────
 
     def _start_zygote(self, order: do.StartZygote) -> list[on.Event]:
-        child = Child(order.ticket, is_zygote=True)
-        ours, theirs = _channel()
-        given: list[int] = []
-        try:
+        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
             self._add_outputs(child, given)
-            child.pid = self._spawn(theirs.fileno(), given)
-            self._send_prepare(ours, order.generation, is_worker=False)
-        except OSError as error:
-            return self._failed(child, ours, error)
-        finally:
-            theirs.close()
-            for fd in given:
-                os.close(fd)
-        self._adopt(child, ours)
-        return [on.Started(order.ticket, child.pid)]
+            child.pid = self._spawn(given)
+            self._send_prepare(channel, order.generation, is_worker=False)
+
+        return self._bear(Child(order.ticket, is_zygote=True), bear)
 
     def _fork_worker(self, order: do.ForkWorker) -> list[on.Event]:
         zygote = self.children.get(order.zygote)
-        child = Child(order.ticket, is_zygote=False)
-        ours, theirs = _channel()
-        given: list[int] = []
-        try:
-            self._add_belongings(child, theirs, given)
+
+        def bear(child: Child, _: socket.socket, given: list[int]) -> None:
             if zygote is None or zygote.channel is None:
-                raise BrokenPipeError(32, "the zygote is gone")
+                raise BrokenPipeError(errno.EPIPE, "the zygote is gone")
+            self._add_belongings(child, given)
             self._send_spawn(zygote.channel, order, child, given)
-        except OSError as error:
-            return self._failed(child, ours, error)
-        finally:
-            theirs.close()
-            for fd in given:
-                os.close(fd)
-        self._adopt(child, ours)
-        return []
+
+        return self._bear(Child(order.ticket, is_zygote=False), bear)
 
     def _exec_worker(self, order: do.ExecWorker) -> list[on.Event]:
-        child = Child(order.ticket, is_zygote=False)
-        ours, theirs = _channel()
-        # Its private channel serves for the two orders as well: the descriptor in the spawn order is the other end.
+        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
+            self._add_belongings(child, given)
+            child.pid = self._spawn(given)
+            self._send_prepare(channel, order.generation, is_worker=True)
+            # Its private channel serves for both orders: the descriptor in the second is the one it has already.
+            self._send_spawn(channel, order, child, given)
+
+        return self._bear(Child(order.ticket, is_zygote=False), bear)
+
+    def _bear(self, child: Child, bear: Callable[[Child, socket.socket, list[int]], None]) -> list[on.Event]:
+        """
+        Have a process made; whatever the kernel refuses (EMFILE, EAGAIN, ENOMEM) is the failure of this one alone.
+
+        `bear` gets the list of what the process is given: first its end of the channel, then its stdout and stderr.
+        """
         given: list[int] = []
         try:
-            self._add_belongings(child, theirs, given)
-            child.pid = self._spawn(theirs.fileno(), given[1:3])
-            self._send_prepare(ours, order.generation, is_worker=True)
-            self._send_spawn(ours, order, child, given)
+            child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            given.append(theirs.detach())
+            bear(child, child.channel, given)
+            self._adopt(child, child.channel)
         except OSError as error:
-            return self._failed(child, ours, error)
+            self._let_go(child)
+            if child.pid:
+                # It lives, and nobody could tell it anything.
+                _signal(child.pid, signal.SIGKILL)
+            what = error.filename or self.handoff.interpreter
+            return [on.StartFailed(child.ticket, f"cannot start {what}: {error.strerror or error}")]
         finally:
-            theirs.close()
             for fd in given:
                 os.close(fd)
-        self._adopt(child, ours)
-        return [on.Started(order.ticket, child.pid)]
+        return [on.Started(child.ticket, child.pid)] if child.pid else []
 
-    def _add_belongings(self, child: Child, theirs: socket.socket, given: list[int]) -> None:
+    def _add_belongings(self, child: Child, given: list[int]) -> None:
         """Make what a worker is given, in the order of the spawn message."""
-        given.append(os.dup(theirs.fileno()))
         self._add_outputs(child, given)
         child.stacks, stacks = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         given.append(stacks)
@@ -143,18 +141,21 @@ class Hands:
             child.outputs.append(Lines(reading, remember=is_stderr))
             os.set_blocking(reading, False)  # the writing end stays blocking: it is the app's print
 
-    def _spawn(self, channel: int, outputs: list[int]) -> int:
+    def _spawn(self, given: list[int]) -> int:
         """Start a fresh interpreter, with stdio, its channel, and nothing else of ours."""
         every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+        # Where the links lead now: all that this generation imports, early or late, is from one release.
+        folder, name = os.path.split(self.handoff.interpreter)
+        interpreter = os.path.join(os.path.realpath(folder), name)
         return os.posix_spawn(
-            self.handoff.interpreter,
-            [self.handoff.interpreter, "-c", BOOT],
+            interpreter,
+            [interpreter, "-c", BOOT],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, self._null, 0),
-                (os.POSIX_SPAWN_DUP2, outputs[0], 1),
-                (os.POSIX_SPAWN_DUP2, outputs[1], 2),
-                (os.POSIX_SPAWN_DUP2, channel, CHANNEL),
+                (os.POSIX_SPAWN_DUP2, given[1], 1),
+                (os.POSIX_SPAWN_DUP2, given[2], 2),
+                (os.POSIX_SPAWN_DUP2, given[0], CHANNEL),
             ],
             setpgroup=0,
             setsigmask=[],
@@ -193,26 +194,39 @@ class Hands:
         socket.send_fds(channel, [message], given, socket.MSG_DONTWAIT)
 
     def _adopt(self, child: Child, channel: socket.socket) -> None:
-        child.channel = channel
-        self.children[child.ticket] = child
-        self.watcher.watch(channel.fileno(), lambda: children.listen(child))
+        self.watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
         for lines in child.outputs:
             self.watcher.watch(lines.fileno(), lambda lines=lines: self._forward(lines))  # type: ignore[misc]
         if child.notify is not None:
             sock = child.notify
             self.watcher.watch(sock.fileno(), lambda: notify.read(sock, child.ticket))
+        self.children[child.ticket] = child
 
-    def _failed(self, child: Child, channel: socket.socket, error: OSError) -> list[on.Event]:
-        channel.close()
-        for lines in child.outputs:
-            lines.close()
-        child.close()
-        what = error.filename or self.handoff.interpreter
-        events: list[on.Event] = [on.StartFailed(child.ticket, f"cannot start {what}: {error.strerror or error}")]
-        if child.pid:
-            # It lives, and nobody could tell it anything: it ends when it reads its closed channel.
-            os.kill(child.pid, signal.SIGKILL)
+    def _hear(self, child: Child, channel: socket.socket) -> list[on.Event]:
+        events = children.listen(child)
+        for event in events:
+            if isinstance(event, on.Started | on.Hello) and event.ticket in self.children:
+                self.children[event.ticket].pid = event.pid
+        if on.ChannelClosed(child.ticket) in events:
+            # Its end is readable for ever, and the process may live on for long: an app that closed it, or an exec.
+            self.watcher.forget(channel.fileno())
         return events
+
+    def _let_go(self, child: Child) -> None:
+        """Close all that was kept for a process."""
+        for sock in (child.channel, child.notify):
+            if sock is not None:
+                self.watcher.forget(sock.fileno())
+        for lines in child.outputs:
+            self.watcher.forget(lines.fileno())
+            self.output.write(lines.close())
+        child.close()
+
+    def last_messages(self, dead: list[on.Event]) -> list[on.Event]:
+        """Return what the dead had said before: a refusal must not be heard after the end that it explains."""
+        pids = {event.pid for event in dead if isinstance(event, on.ProcessExited)}
+        said = [event for child in self.children.values() if child.pid in pids for event in children.listen(child)]
+        return [event for event in said if not isinstance(event, on.ChannelClosed)]
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
@@ -261,18 +275,13 @@ class Hands:
         child = self.children.pop(order.ticket, None)
         if child is None:
             return
-        for sock in (child.channel, child.notify):
-            if sock is not None:
-                self.watcher.forget(sock.fileno())
         for lines in child.outputs:
             # Its last words; what a leftover of its group writes later has no reader.
             for _ in range(LAST_PIECES):
                 self.output.write(lines.read())
                 if lines.ended:
                     break
-            self.watcher.forget(lines.fileno())
-            self.output.write(lines.close())
-        child.close()
+        self._let_go(child)
 
     def _exit(self, order: do.Exit) -> None:
         self.exit_code = order.code
@@ -306,11 +315,6 @@ class Hands:
         if lines.ended:
             self.watcher.forget(lines.fileno())
         return []
-
-
-def _channel() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    return ours, theirs
 
 
 def _signal(pid: int, number: int) -> None:

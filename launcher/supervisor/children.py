@@ -12,11 +12,15 @@ import socket
 
 from launcher import protocol
 from launcher.supervisor import events as on
-from launcher.supervisor.forward import Lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from launcher.supervisor.forward import Lines
+
+
+AT_ONCE = 64  # messages of one process: the others must not wait for one that never stops talking
 
 
 class Child:
@@ -60,9 +64,9 @@ def reap() -> list[on.Event]:
 
 
 def listen(child: Child) -> list[on.Event]:
-    """Return what a child said on its channel; nonsense counts as the end of the talk."""
+    """Return what a child said on its channel, so much for one turn; nonsense counts as the end of the talk."""
     events: list[on.Event] = []
-    while child.channel is not None:
+    while child.channel is not None and len(events) < AT_ONCE:
         try:
             datagram = child.channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
             if not datagram:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from launcher.supervisor.carry_out import Hands
     from launcher.supervisor.machine import Machine
 
+LINGER = 1.0  # seconds at the end for a slow reader of our output
 LATE = 2.0  # seconds; a later wake-up means that the machine, or this process, was suspended
 
 
@@ -81,7 +82,7 @@ class Loop:
         self._turn([on.Tick()])
         while self._hands.exit_code is None:
             self._turn(self._wait() or [on.Tick()])
-        self._hands.output.close()
+        self._linger()
         return self._hands.exit_code
 
     def now(self) -> float:
@@ -101,6 +102,14 @@ class Loop:
             self._skew += late
             self._hands.log("warning", "woke up late: deadlines moved", (("by", f"{late:.1f}s"),))
         return events
+
+    def _linger(self) -> None:
+        """Give whoever reads our output a moment to take the last lines, then let go of it."""
+        ends = time.monotonic() + LINGER
+        while self._hands.output.wants_write and (left := ends - time.monotonic()) > 0:
+            self._mind_output()
+            self._watcher.wait(left)
+        self._hands.output.close()
 
     def _turn(self, events: list[on.Event]) -> None:
         """Record, decide, carry out, until nothing more follows."""
@@ -124,9 +133,9 @@ class Loop:
                     self._hands.carry_out(line)
             elif number in ASK_OF:
                 events.append(on.Asked(ASK_OF[number], signal.Signals(number).name))
-        if signal.SIGCHLD in numbers:
-            events += children.reap()
-        return events
+        # At any signal: SIGCHLD itself may have found the pipe full.
+        dead = children.reap()
+        return events + self._hands.last_messages(dead) + dead
 
     def _mind_output(self) -> None:
         """Wait for room in our own output only while something is queued for it."""

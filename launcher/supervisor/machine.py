@@ -353,14 +353,15 @@ class Machine(Records):
         stop = self.stop
         if stop is None:
             return
-        if stop.stage is Stage.DRAIN and all(p.state is State.STUCK for p in self.processes.by_ticket.values()):
+        is_anybody_left = any(p.state is not State.STUCK for p in self.processes.by_ticket.values())
+        if stop.stage is Stage.DRAIN and not is_anybody_left:
             stop.enter(Stage.SWEEP, now + GRACE)
             stop.orphans_left = -1
             self._order(do.SweepOrphans(signal.SIGKILL if stop.immediate else signal.SIGTERM))
         elif stop.stage is Stage.SWEEP and stop.deadline is not None and now >= stop.deadline:
             stop.enter(Stage.LAST_SWEEP, now + GRACE)
             self._order(do.SweepOrphans(signal.SIGKILL))
-        if stop.is_over(now, leftovers=bool(self.processes.leftovers)):
+        if stop.is_over(now, leftovers=is_anybody_left or bool(self.processes.leftovers)):
             stop.enter(Stage.OVER, None)
             self._log("info", "stopped", reason=stop.reason, code=stop.code)
             self._order(do.Exit(stop.code))

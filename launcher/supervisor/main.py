@@ -101,10 +101,11 @@ def _chance() -> float:
 
 def _title_setter() -> Callable[[str], None]:
     try:
-        from setproctitle import setproctitle  # noqa: PLC0415  a title is a courtesy
+        from _setproctitle import setproctitle  # noqa: PLC0415  a title is a courtesy
     except ImportError:
         return lambda _: None
-    return setproctitle
+    setter: Callable[[str], None] = setproctitle
+    return setter
 
 
 def _say(text: str) -> None:

@@ -12,6 +12,7 @@ import socket
 
 from launcher.supervisor import events as on
 
+_AT_ONCE = 64  # datagrams of one worker: the others must not wait for one that never stops talking
 _LARGEST = 4096
 _CREDENTIALS = 12  # struct ucred: pid, uid, gid (unix(7))
 
@@ -25,17 +26,18 @@ def open_address() -> tuple[socket.socket, str]:
 
 
 def read(sock: socket.socket, ticket: int) -> list[on.Event]:
-    """Return what was said since the last time, as events of this worker."""
+    """Return what was said since the last time, so much for one turn, as events of this worker."""
     events: list[on.Event] = []
-    while True:
+    for _ in range(_AT_ONCE):
         try:
             data, ancillary, _, _ = sock.recvmsg(
                 _LARGEST, socket.CMSG_SPACE(_CREDENTIALS) + socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC
             )
         except OSError:
-            return events
+            break
         if _is_from_our_uid(ancillary):
             events += _translate(data, ticket)
+    return events
 
 
 def _is_from_our_uid(ancillary: list[tuple[int, int, bytes]]) -> bool:

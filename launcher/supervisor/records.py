@@ -265,7 +265,7 @@ class Records:
                 self._give_up(process, f"{in_short(process)} closed its channel", now)
             case State.ORDERED:
                 zygote = self.processes.by_ticket.get(process.zygote)
-                if zygote:  # it owes an answer for all this time
+                if zygote and not process.pid:  # it owes an answer for all this time
                     self._give_up(zygote, f"the zygote forked nothing {limit}", now)
                 self._give_up(process, f"{in_short(process)} did not start {limit}", now)
             case State.BOOTING:
@@ -276,7 +276,7 @@ class Records:
                     self._log("error", "killed straggler: drain limit", **identity(process))
                 self._kill(process, now)
             case State.KILLED:
-                self._log("error", "unkillable: survived SIGKILL" if process.pid else "lost", **identity(process))
+                self._log("error", "unkillable: survived SIGKILL" if process.pid else "missing", **identity(process))
                 process.enter(State.STUCK, None)
 
     def _give_up(self, process: Process, reason: str, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import PROD_RUN, Running
+from tests.processes.running import LIMIT, PROD_RUN, Running, processes, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     environment["XDG_RUNTIME_DIR"] = str(tmp_path / "run")
     (tmp_path / "run").mkdir(mode=0o700)
 
-    def start_one(*words: object, env: dict[str, str] | None = None, before: tuple[object, ...] = (), **options: object) -> Running:
+    def start_one(
+        *words: object, env: dict[str, str] | None = None, before: tuple[object, ...] = (), **options: object
+    ) -> Running:
         argv = [str(word) for word in (*before, PROD_RUN, *words)]
         running = Running(argv, cwd=tmp_path, env={**environment, **(env or {})}, **options)
         started.append(running)
@@ -70,3 +73,45 @@ def hello(app: Callable[..., Path]) -> Callable[..., Path]:
         return app(changed, "hello")
 
     return write
+
+
+class Strace:
+    """Traces a prod-run with all its children: `start(..., before=strace("-e", "trace=execve"))`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, *options: str) -> tuple[str, ...]:
+        """Return the words to put before prod-run's."""
+        # -D: prod-run is our child, and strace is nobody's.
+        return ("strace", "-D", "-f", "-o", str(self._path), *options, "--")
+
+    def log(self) -> list[str]:
+        """Return all that was traced, once it is over."""
+        until(lambda: not _tracers(), "strace ends with the last process that it traces", LIMIT)
+        return self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
+
+
+@pytest.fixture
+def strace(tmp_path: Path) -> Iterator[Strace]:
+    """Have a strace; it is reaped here, since the machine's own PID 1 may not reap orphans."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    libc = ctypes.CDLL(None)
+    libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    tracing = Strace(tmp_path / "strace.log")
+    yield tracing
+    tracing.log()
+    libc.prctl(36, 0, 0, 0, 0)
+
+
+def _tracers() -> list[int]:
+    """Return the living strace processes that came to us; reap the others."""
+    alive = []
+    for pid, parent, state in processes():
+        if parent == os.getpid() and Path(f"/proc/{pid}/comm").read_text().strip() == "strace":
+            if state == "Z":
+                os.waitpid(pid, 0)
+            else:
+                alive.append(pid)
+    return alive

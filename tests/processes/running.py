@@ -48,7 +48,7 @@ class Running:
 
     def __init__(self, argv: Sequence[str | Path], *, cwd: Path, env: dict[str, str], **options: object) -> None:
         self.began = time.monotonic()
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [str(word) for word in argv],
             cwd=cwd,
             env=env,
@@ -154,8 +154,12 @@ class Running:
 
     def close(self) -> None:
         """End everything that is left, whatever the test did."""
+        family = descendants(self.pid) if self.process.poll() is None else []
         with contextlib.suppress(ProcessLookupError):
-            self.process.kill()  # its whole tree goes with it: PDEATHSIG
+            self.process.kill()  # its whole tree goes with it (PDEATHSIG), but not what apps have forked
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(LIMIT)
         self._reader.join(LIMIT)
         if self.process.stdout:
@@ -183,12 +187,21 @@ def until(fact: Callable[[], object], what: str, limit: float = LIMIT) -> None:
         if time.monotonic() > deadline:
             message = f"not in {limit:g} s: {what}"
             raise NotSeenError(message)
-        threading.Event().wait(0.01)
+        threading.Event().wait(0.01)  # noqa: TID251  no signal comes here
 
 
 def children_of(pid: int) -> list[int]:
     """Return the PIDs of the living children of a process."""
     return [child for child, parent, state in processes() if parent == pid and state != "Z"]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the PIDs of the living children of a process, and of theirs."""
+    alive = [(child, parent) for child, parent, state in processes() if state != "Z"]
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in alive if parent == known]
+    return found[1:]
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
@@ -210,3 +223,32 @@ def title(pid: int) -> str:
 def is_alive(pid: int) -> bool:
     """Say whether a process exists and is no zombie."""
     return any(child == pid and state != "Z" for child, _, state in processes())
+
+
+def status(pid: int) -> dict[str, str]:
+    """Return `/proc/PID/status`."""
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def signals_in(pid: int, field: str) -> set[int]:
+    """Return the signals in a mask of `/proc/PID/status`: SigBlk, SigIgn or SigCgt."""
+    mask = int(status(pid)[field], 16)
+    return {number for number in range(1, 65) if mask & (1 << (number - 1))}
+
+
+def environ(pid: int) -> dict[str, str]:
+    """Return the environment that a process had at its exec (if setproctitle left it: SPT_NOENV=1)."""
+    items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {
+        os.fsdecode(name): os.fsdecode(value) for name, _, value in (item.partition(b"=") for item in items if item)
+    }
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """Return the open descriptors of a process and what they are: `pipe:[1234]`, `/dev/null`."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    return found

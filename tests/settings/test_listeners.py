@@ -121,13 +121,18 @@ def test_a_host_name_becomes_a_number_of_ipv4_first() -> None:
     assert (place.host, place.is_ipv6) == ("127.0.0.1", False)
 
 
-def test_unknown_hosts_are_all_named() -> None:
+def test_unknown_hosts_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both of them, at once."""
-    with pytest.raises(UnavailableError) as caught:
-        resolve(places("a=256.1.1.1:80", "b=[::zz]:80"))
 
-    assert "cannot resolve '256.1.1.1'" in str(caught.value)
-    assert "cannot resolve '::zz'" in str(caught.value)
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UnavailableError) as caught:
+        resolve(places("a=one.example:80", "b=two.example:80", "c=unix:/x"))
+
+    assert "cannot resolve 'one.example': Name or service not known" in str(caught.value)
+    assert "cannot resolve 'two.example'" in str(caught.value)
 
 
 def test_an_address_in_use_names_its_holder() -> None:

@@ -50,6 +50,7 @@ class Proc:
         self.seen_failure = False  # StartFailed
         self.seen_closed = False
         self.seen_prepared = False
+        self.seen_refused = False
         self.seen_ready = False
         self.seen_entered_at: float | None = None
 
@@ -109,6 +110,7 @@ class PretendKernel:
                 self._signal_group(pgid, number)
             case do.SweepOrphans(number):
                 left = [p for p in self.strangers if self._is_adopted(p)]
+                left += [p for p in self.procs.values() if p.alive and (p.forgotten or not p.seen_pid)]
                 self._say(ANSWERS, on.OrphansLeft(len(left)))
                 for proc in left:
                     self._signal(proc, number)
@@ -263,7 +265,7 @@ class PretendKernel:
 
     def step(self, proc: Proc) -> bool:
         """Have a process do what a good one does next; say whether there was anything."""
-        if not proc.alive:
+        if not proc.alive or proc.sleeps:
             return False
         return self._step_worker(proc) if proc.is_worker else self._step_zygote(proc)
 
@@ -334,8 +336,10 @@ class PretendKernel:
                 proc.seen_failure = True
             case on.ChannelClosed():
                 proc.seen_closed = True
-            case on.Prepared() | on.Refused():
+            case on.Prepared():
                 proc.seen_prepared = True
+            case on.Refused():
+                proc.seen_prepared = proc.seen_refused = True
             case on.BecameReady():
                 proc.seen_ready = True
             case on.Entered():

@@ -48,12 +48,18 @@ class Promises:
         self.hurried = False
         self.results: dict[int, str] = {}  # by generation
         self.gates: dict[int, int] = {}  # by generation: so many had to be ready
-        self.began: dict[int, int] = {}  # by generation: its zygote's ticket
+        self.began: set[int] = set()  # generations
+        self.opened: dict[int, float] = {}  # generations of which anybody was let serve, since when
+        self.announced: set[int] = set()  # generations
+        self.hurt: list[Proc] = []  # told to go while it was open whether the new generation is good
         self.unrespawnable: set[int] = set()
-        self.served: set[int] = set()  # tickets
+        self.served: dict[int, Proc] = {}  # by ticket
         self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
         self.killed: set[int] = set()  # tickets
-        self.given_up: set[int] = set()  # tickets of those reported unkillable or lost
+        self.missed: set[int] = set()  # tickets of those reported to have missed a limit
+        self.given_up: set[int] = set()  # tickets of those reported unkillable or missing
+        self.codes: dict[int, int] = {}  # by ticket: exits of those that may not be announced yet
+        self.late: set[int] = set()  # tickets of those reported missing that came all the same
         self.groups: dict[int, tuple[float, int]] = {}  # leftovers: when TERM was sent, strongest signal
         self.failures: dict[tuple[int, int], tuple[int, float]] = {}  # (generation, slot): how many, the last
         self.done: dict[int, set[int]] = {}  # by generation: slots
@@ -69,6 +75,10 @@ class Promises:
         """Say whether the supervisor must take a process for one that is there."""
         return not proc.forgotten and proc.ticket not in self.given_up
 
+    def _is_known(self, ticket: int) -> bool:
+        proc = self.kernel.procs.get(ticket)
+        return proc is not None and not proc.forgotten
+
     def serving(self, generation: int | None = None) -> int:
         """Count the workers that were ready, were let serve and have not been told to go."""
         return sum(
@@ -78,7 +88,7 @@ class Promises:
         )
 
     def _is_leaving(self, proc: Proc) -> bool:
-        return proc.ticket in self.told or proc.ticket in self.killed
+        return proc.ticket in self.told or proc.ticket in self.killed or proc.ticket in self.missed
 
     def _done(self, generation: int) -> int:
         return sum(slot < self.wanted for slot in self.done.get(generation, ()))
@@ -86,6 +96,10 @@ class Promises:
     def current(self) -> int:
         """Return the generation that serves, 0 before the first."""
         return max((g for g, result in self.results.items() if result == "serving"), default=0)
+
+    def undecided(self) -> list[int]:
+        """Return the generation that is neither committed nor rejected, if there is one."""
+        return [g for g in self.began if g not in self.results]
 
     def gate(self) -> int:
         """Return how many workers of a new generation must be ready before any is let serve."""
@@ -109,12 +123,24 @@ class Promises:
             case on.Asked(Ask.STOP_NOW):
                 self.stop_asked_at = now if self.stop_asked_at is None else self.stop_asked_at
                 self.hurried = True
+            case on.Refused(ticket):
+                self.missed.add(ticket)  # it ends by itself
+            case on.GroupGone(pgid):
+                self.groups.pop(pgid, None)
+            case on.Started(ticket, pid) | on.Hello(ticket, pid) if self._is_known(ticket):
+                self.groups.pop(pid, None)  # a new leader
             case on.ProcessExited(pid, code):
-                for proc in [p for p in self.kernel.procs.values() if p.pid == pid and not p.forgotten]:
-                    self._hear_of_end(proc, code, now)
+                named = [p for p in self.kernel.procs.values() if p.pid == pid and not p.forgotten]
+                if named:
+                    self.groups.pop(pid, None)
+                self.codes.update({p.ticket: code for p in named if p.seen_exit})
+        for proc in [p for p in self.kernel.procs.values() if p.ticket in self.codes and p.seen_pid]:
+            self._hear_of_end(proc, self.codes.pop(proc.ticket), now)
 
     def _hear_of_end(self, proc: Proc, code: int, now: float) -> None:
-        done = code == 0 if self.policy.restart == "on-failure" else self.policy.restart == "never"
+        done = self.policy.restart != "always" and code == 0
+        # A reload is not to be had by workers that fail quickly; the first start with `never` is.
+        done |= self.policy.restart == "never" and (proc.generation in self.results or not self.current())
         if proc.is_worker and done and not self._is_leaving(proc):
             self.done.setdefault(proc.generation, set()).add(proc.slot)
         elif not self._is_leaving(proc) and not proc.seen_ready and proc.ticket not in self.served:
@@ -157,7 +183,7 @@ class Promises:
             case do.Log():
                 self._look_at_log(action)
             case do.Exit():
-                left = [p for p in self.kernel.procs.values() if self._exists(p)]
+                left = [p for p in self.kernel.procs.values() if self._exists(p) and p.ticket not in self.late]
                 promise(not left, "prod-run exits when all are reaped or reported", *left)
 
     def _look_at_birth(self, order: do.StartZygote | do.ForkWorker | do.ExecWorker, now: float) -> None:
@@ -174,6 +200,8 @@ class Promises:
             if order.generation not in self.began:
                 self._look_at_new_generation(order)
             return
+        done = self.done.get(order.generation, set())
+        promise(order.slot not in done, "who is done is not started again", order)
         promise(order.slot < self.wanted, "no more workers than wanted are started", order)
         if isinstance(order, do.ForkWorker):
             zygote = self.kernel.procs[order.zygote]
@@ -181,8 +209,8 @@ class Promises:
         self._look_at_surge(order)
 
     def _look_at_new_generation(self, order: do.StartZygote) -> None:
-        self.began[order.generation] = order.ticket
-        undecided = [g for g in self.began if g != order.generation and g not in self.results]
+        undecided = self.undecided()
+        self.began.add(order.generation)
         promise(not undecided, "one generation is prepared at a time", order, undecided)
         promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
         self.wants_reload = False
@@ -204,7 +232,7 @@ class Promises:
         result = self.results.get(proc.generation)
         promise(result != "rejected", "no worker of a rejected generation is let serve", proc)
         promise(self.stop_asked_at is None or result, "a stop pre-empts a reload at once", proc)
-        self.served.add(proc.ticket)
+        self.served[proc.ticket] = proc
         if result is None:
             self.gates.setdefault(proc.generation, self.gate())
 
@@ -219,17 +247,28 @@ class Promises:
             case "stop":
                 promise(self.draining, "workers are stopped when listeners are closed", proc)
             case _:
-                newer = any(g > proc.generation and r != "rejected" for g, r in self.results.items())
-                newer |= any(r == "rolled-back" for g, r in self.results.items() if g == proc.generation)
-                newer |= self.policy.max_surge == 0 or any(g > proc.generation for g in self.gates)
-                promise(newer, "an old worker is only stopped for a generation that serves", proc, reason)
+                if any(g not in self.gates for g in self.undecided()) and self.policy.max_surge != 0:
+                    self.hurt.append(proc)
+                good = {g for g in self.began - {proc.generation} if self.results.get(g, "serving") == "serving"}
+                good = {g for g in good if g in self.gates or self._done(g) >= self.gate()}
+                good = {g for g in good if g > proc.generation or result == "rolled-back"}
+                singleton = self.policy.max_surge == 0
+                promise(good or singleton, "an old worker is only stopped for a generation that serves", proc, reason)
 
     def _look_at_kill(self, pid: int, now: float) -> None:
         proc = self._by_pid(pid)
         promise(proc, "only our own children are signalled", f"pid={pid}")
         assert proc is not None
         promise(proc.ticket not in self.killed, "no process gets SIGKILL twice", proc)
+        if proc.seen_prepared and not (proc.seen_closed or proc.ticket in self.told or self.hurried):
+            owed = [p for p in self.kernel.procs.values() if p.zygote is proc and not p.seen_pid]
+            late = [p for p in owed if now >= p.ordered_at + self.policy.boot_timeout - EARLY]
+            unwanted = proc.seen_refused or self.results.get(proc.generation) == "rejected"
+            promise(late or unwanted, "a zygote is only killed for its own faults", proc)
         self.killed.add(proc.ticket)
+        if proc.ticket in self.given_up:  # it is there after all
+            self.given_up.discard(proc.ticket)
+            self.late.add(proc.ticket)
         if not proc.is_worker or self.hurried:
             return
         at, reason = self.told.get(proc.ticket, (0.0, ""))
@@ -256,48 +295,107 @@ class Promises:
             case "committed":
                 self._look_at_commit(generation)
             case "rejected" | "pre-empted" as result:
-                started = self.began[generation]
-                hurt = [p for p in self.kernel.procs.values() if p.generation == fields.get("kept")]
-                hurt = [p for p in hurt if self.told.get(p.ticket, (0, ""))[1] == "reload" and p.ticket < started]
+                hurt = [p for p in self.hurt if p.generation == fields.get("kept")]
+                self.hurt.clear()
                 promise(result == "pre-empted" or not hurt, "a rejected reload signals no old worker", *hurt)
-                served = [t for t in self.served if self.kernel.procs[t].generation == generation]
+                served = [p for p in self.served.values() if p.generation == generation]
                 promise(not served, "no worker of a rejected generation is let serve", *served)
                 self.results[generation] = "rejected"
             case "rolled-back":
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
                 self.unrespawnable.add(generation)
-            case "unkillable" | "lost":
-                slot = fields.get("slot", -1)
-                for p in self.kernel.procs.values():
-                    if (p.generation, p.slot, p.pid if p.seen_pid else 0) == (generation, slot, fields.get("pid", 0)):
-                        self.given_up.add(p.ticket)
+            case "gave up" | "unkillable" | "missing" as event:
+                self._mark(event, (generation, int(fields.get("slot", -1)), int(fields.get("pid", 0))))
+
+    def _mark(self, event: str, name: tuple[int, int, int]) -> None:
+        """Note who was reported; without a PID several have the same name."""
+        found = [
+            p
+            for p in self.kernel.procs.values()
+            if name == (p.generation, p.slot, p.pid if p.seen_pid else 0) and not p.forgotten
+        ]
+        if event == "gave up":
+            self.failures.pop(name[:2], None)  # it may have lived long
+            self.missed.update(p.ticket for p in [p for p in found if not self._is_leaving(p)][:1])
+        else:
+            found.sort(key=lambda p: not self._is_leaving(p))
+            self.given_up.update(p.ticket for p in [p for p in found if p.ticket not in self.given_up][:1])
 
     def _look_at_commit(self, generation: int) -> None:
-        mine = [p for p in self.kernel.procs.values() if p.generation == generation and p.ticket in self.served]
+        mine = [p for p in self.served.values() if p.generation == generation]
         # Who crashes in the second between the commit and this line is being replaced.
         good = {p.slot for p in mine} | self.done.get(generation, set())
         gate = self.gates.get(generation, min(self.gate(), self.wanted))
         promise(len(good) >= gate, "`committed` means that all are ready and serve", generation, f"{len(good)}/{gate}")
+        promise(generation not in self.announced, "`committed` is said once", generation)
+        self.announced.add(generation)
+        self.hurt.clear()
+        self.results[generation] = "serving"
 
     # ── each decision ───────────────────────────────────────────────────────────────────────────
 
-    def look_back(self, orders: list[do.Action]) -> None:
+    def look_back(self, orders: list[do.Action], now: float) -> None:
         """Judge a whole decision after it is carried out."""
-        served = [self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)]
-        for generation in [g for g in served if g not in self.results]:
+        served = {self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)}
+        for generation in served - self.opened.keys():
+            self.opened[generation] = now
             there = self.serving(generation) + self._done(generation)
-            promise(there >= self.gates[generation], "nobody serves before all are ready", generation, there)
-            self.results[generation] = "serving"
-        for line in [o for o in orders if isinstance(o, do.Log) and o.event == "committed"]:
-            self.results[int(dict(line.fields)["generation"])] = "serving"
+            gate = self.gates.get(generation, 0)  # none if all its work was done before anybody was let serve
+            promise(there >= gate, "nobody serves before all are ready", generation, there)
+            self.results.setdefault(generation, "serving")
         reloaded = [o for o in orders if isinstance(o, do.Stop) and o.reason == "reload" and o.ticket in self.served]
         if reloaded and self.policy.max_surge != 0:
             there = self.serving() + self._done(self.current())
             promise(there >= self.wanted, "a reload never leaves fewer workers than wanted", f"{there}/{self.wanted}")
         if self.stop_asked_at is not None:
-            left = [g for g in self.began if g not in self.results]
-            promise(not left, "a stop pre-empts a reload at once", *left)
+            promise(not self.undecided(), "a stop pre-empts a reload at once", *self.undecided())
         for proc in self.kernel.procs.values():
             known = proc.seen_exit and proc.seen_pid
             promise(proc.forgotten or not known, "no death is missed", proc)
+            lost = proc.zygote and proc.zygote.forgotten and proc.seen_closed and not proc.seen_pid
+            promise(proc.forgotten or not lost, "who was lost with a zygote is not waited for", proc)
+
+    def look_ahead(self, deadline: float | None, now: float) -> None:
+        """Judge what the machine waits for, when nothing is left to do now."""
+        promise(deadline is None or deadline > now, "a deadline that has come is acted upon", deadline, now)
+        awaited = self._awaited()
+        if awaited == "the handover" and deadline is not None:
+            promise(deadline <= self.opened[self.current()] + 1.0, "`committed` is said within a second", deadline)
+        if awaited is not None:
+            promise(deadline is not None or not awaited, "whatever is awaited has a deadline", awaited)
+            promise(deadline is None or awaited, "an idle machine waits for nothing", deadline)
+
+    def _awaited(self) -> str | None:
+        """Say what the supervisor waits for; empty: nothing; None: hard to say."""
+        if self.stop_asked_at is not None or self.draining:
+            return "the end"
+        if self.undecided():
+            return "a new generation"
+        current = self.current()
+        if current not in self.announced:
+            return "the handover"
+        there = [p for p in self.kernel.procs.values() if self._exists(p)]
+        for proc in there:
+            settled = proc.ticket in self.served if proc.is_worker else proc.seen_prepared and not proc.seen_closed
+            if not settled or self._is_leaving(proc):
+                return str(proc)
+        if any(strongest != signal.SIGKILL for _, strongest in self.groups.values()):
+            return "leftovers"
+        if current in self.unrespawnable:
+            return ""
+        if self.serving(current) + self._done(current) < self.wanted:
+            return "a respawn"
+        forks = any(p.generation == current and p.zygote for p in there)
+        has_zygote = any(p.generation == current and not p.is_worker for p in there)
+        return "a zygote" if forks and not has_zygote else "" if has_zygote else None
+
+    def look_at_rest(self) -> None:
+        """Judge a world in which everybody answered and nothing is awaited."""
+        current = self.current()
+        there = self.serving(current) + self._done(current)
+        whole = there >= self.wanted or current in self.unrespawnable
+        promise(whole, "in a world that answers as many workers serve as are wanted", f"{there}/{self.wanted}")
+        strays = [p for p in self.kernel.procs.values() if p.alive and self._exists(p) and p.generation != current]
+        promise(not strays or current in self.unrespawnable, "a former generation ends", *strays)
+        promise(not self.wants_reload, "a reload that was remembered comes")

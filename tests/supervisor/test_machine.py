@@ -1,0 +1,446 @@
+"""Starts, deaths and the pace of replacements: scripts for the machine alone."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+
+import pytest
+
+from launcher.errors import Exit as Code
+from launcher.signals import Ask
+from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
+from launcher.supervisor.pacing import Backoff
+from tests.supervisor.world import World, booted
+
+
+def kinds(orders: list[do.Action], *types: type) -> list[do.Action]:
+    """Return the orders of these types."""
+    return [order for order in orders if isinstance(order, types)]
+
+
+def spawns(orders: list[do.Action]) -> list[int]:
+    """Return the slots of the workers that were ordered."""
+    return [order.slot for order in orders if isinstance(order, do.ForkWorker | do.ExecWorker)]
+
+
+class TestStart:
+    """The first generation."""
+
+    def test_first_start_commits_when_all_are_ready(self) -> None:
+        """Nobody serves, and nothing is announced, before the last worker is ready."""
+        world = World(workers=3)
+        world.kernel.step(world.zygote(1))
+        world.settle_all_but(slot=2)
+
+        assert not kinds(world.orders, do.Serve)
+        assert not world.said("committed")
+
+        world.settle()
+
+        assert len(kinds(world.orders, do.Serve)) == 3
+        assert world.said("committed") == [{"generation": 1, "workers": "3/3", "after": "0.00s"}]
+
+    def test_a_worker_that_dies_before_the_first_commit_ends_the_start_with_70(self) -> None:
+        """The manager above retries; prod-run does not."""
+        world = World(workers=2)
+        world.kernel.step(world.zygote(1))
+        world.settle_all_but(slot=1)
+        world.kernel.die(world.workers()[-1], 3)
+        world.catch_up()
+
+        assert world.kernel.exit_code == Code.SOFTWARE
+        assert world.said("rejected")[0]["reason"] == "a worker ended: exit 3"
+        assert not world.workers()
+
+    def test_a_refusal_gives_its_own_exit_code(self) -> None:
+        """Bad configuration is exit 78, found by the zygote."""
+        world = World()
+        world.kernel.refuse(world.zygote(1), 78)
+        world.catch_up()
+
+        assert world.kernel.exit_code == Code.CONFIG
+
+    def test_no_process_to_be_had_is_71(self) -> None:
+        """The operating system refused."""
+        world = World(refusals=1)
+        world.catch_up()
+
+        assert world.kernel.exit_code == Code.OS_ERROR
+
+    def test_an_import_that_hangs_ends_the_start_at_the_boot_limit(self) -> None:
+        """`--boot-timeout` holds for the import."""
+        world = World(boot_timeout=60.0)
+        world.deliver(0)
+        world.wait(59.0)
+        assert not world.said("gave up")
+
+        orders = world.wait(1.0)
+
+        assert kinds(orders, do.Kill) == [do.Kill(world.zygote(1).pid)]
+        world.catch_up()
+        assert world.kernel.exit_code == Code.SOFTWARE
+
+    def test_targets_without_a_worker_are_ready_after_a_second_of_life(self) -> None:
+        """Who cannot say that it is ready must live."""
+        world = World(workers=2)
+        world.kernel.takes_worker = False
+        world.settle()
+        world.wait(0.9)
+        assert not world.said("committed")
+
+        world.wait(0.1)
+
+        assert world.said("committed")
+
+    def test_a_target_without_a_worker_that_dies_within_a_second_was_never_ready(self) -> None:
+        """A quick death is a failed start."""
+        world = World(workers=2)
+        world.kernel.takes_worker = False
+        world.settle()
+        world.wait(0.9)
+        world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+
+        assert world.kernel.exit_code == Code.SOFTWARE
+
+
+class TestPreload:
+    """Who imports."""
+
+    @pytest.mark.parametrize(
+        ("preload", "unforkable", "forks"),
+        [
+            ("auto", "", True),
+            ("auto", "thread metrics", False),
+            ("always", "thread metrics", True),
+            ("never", "", False),
+        ],
+    )
+    def test_preload_decides_who_imports(self, preload: str, unforkable: str, forks: bool) -> None:  # noqa: FBT001
+        """`auto` forks if nothing forbids it, `always` forks, `never` does not."""
+        world = World(preload=preload)
+        world.kernel.unforkable = unforkable
+        world.catch_up()
+
+        assert len(kinds(world.orders, do.ForkWorker)) == (2 if forks else 0)
+        assert len(kinds(world.orders, do.ExecWorker)) == (0 if forks else 2)
+        assert bool(world.said("unsafe to fork")) == bool(unforkable)
+        assert world.zygote(1).alive == forks
+
+
+class TestRespawn:
+    """Deaths after the commit."""
+
+    def test_a_worker_that_served_is_replaced_at_once(self) -> None:
+        """Its slot is filled in the same turn, from the generation's zygote."""
+        world = booted(workers=3)
+        world.kernel.die(world.workers()[1], -11)
+
+        assert spawns(world.settle()) == [1]
+        assert world.serving(1) == 3
+
+    def test_a_death_before_ready_is_paced_by_half_as_much_again(self) -> None:
+        """100 ms, then 1.5 times as long each, at most 30 s."""
+        world = booted(workers=1)
+        world.kernel.die(world.workers()[0], 1)
+        delays = []
+        for _ in range(20):
+            world.deliver_all()
+            world.kernel.step(world.zygote(1))
+            world.kernel.die(world.workers()[0], 1)
+            world.deliver_all()
+            begin = world.now
+            while not spawns(world.wait_for_deadline()):
+                pass
+            delays.append(round(world.now - begin, 3))
+
+        assert delays[:4] == pytest.approx([0.1, 0.15, 0.225, 0.3375], abs=0.001)
+        assert delays[-1] == 30.0
+
+    def test_half_a_minute_of_life_makes_failures_history(self) -> None:
+        """The next delay is the first one again."""
+        backoff = Backoff()
+        delays = [backoff.fail(0.0, lived, lambda: 0.5) for lived in (0.0, 1.0, 31.0)]
+
+        assert delays == pytest.approx([0.1, 0.15, 0.1])
+
+    def test_a_crash_loop_of_serving_workers_runs_out_of_tokens(self) -> None:
+        """Ten replacements and one for each worker are immediate, then it is paced."""
+        world = booted(workers=1)
+        at_once = 0
+        for _ in range(20):
+            world.kernel.die(world.workers()[0], 1)
+            orders = world.settle()
+            if not spawns(orders):
+                break
+            at_once += 1
+
+        assert at_once == 11
+        assert world.said("delayed respawn")
+
+    def test_a_crash_loop_never_ends_prod_run(self) -> None:
+        """After the first commit no worker's failure does."""
+        world = booted(workers=1)
+        for _ in range(40):
+            for worker in world.workers():
+                world.kernel.die(worker, 1)
+            world.catch_up()
+
+        assert not world.has_exited
+        assert world.serving(1) == 1
+
+    def test_an_exit_may_come_before_its_announcement(self) -> None:
+        """The death is kept until somebody says whose it was."""
+        world = booted(workers=1)
+        world.kernel.die(world.workers()[0], 1)
+        world.deliver_all()
+        zygote = world.zygote(1)
+        world.kernel.step(zygote)
+        child = world.workers()[0]
+        world.kernel.die(child, 7)
+        world.hear(on.ProcessExited)
+        assert not world.said("lost worker")[1:]
+
+        world.hear(on.Started)
+
+        assert world.said("lost worker")[1]["how"] == "exit 7"
+        assert world.machine.processes.orphans == 0
+
+    def test_a_dead_worker_is_not_told_to_go_on(self) -> None:
+        """A hello that is read after the death gives no slot to anybody."""
+        world = World(workers=1)
+        for _ in range(2):
+            world.deliver_all()
+            world.kernel.step(world.zygote(1))
+        child = world.workers()[0]
+        world.kernel.step(child)
+        world.kernel.die(child, 7)
+        world.hear(on.ProcessExited, on.Hello)
+
+        assert do.Forget(child.ticket) in world.orders
+        assert not kinds(world.orders, do.Go)
+
+    def test_a_number_that_comes_around_is_not_taken_for_the_dead(self) -> None:
+        """An orphan's death is not the death of a worker that was ordered later and has its PID."""
+        world = booted(workers=1)
+        machine, now = world.machine, world.now
+        machine.handle(on.Asked(Ask.MORE, "test"), now)  # ordered, and not announced for a while
+        machine.handle(on.ProcessExited(900, 0), now)
+        later = next(o for o in machine.handle(on.Asked(Ask.MORE, "test"), now) if isinstance(o, do.ForkWorker))
+        orders = machine.handle(on.Hello(later.ticket, 900), now)
+
+        assert do.Go(later.ticket, 2) in orders
+        assert not kinds(orders, do.Forget)
+
+    def test_orphans_are_counted_and_nothing_else(self) -> None:
+        """A stranger's death moves nobody."""
+        world = booted()
+        orphan = world.kernel.adopt()
+        world.kernel.die(orphan, 9)
+
+        assert not [o for o in world.settle() if not isinstance(o, do.SignalGroup)]
+        assert world.machine.processes.orphans == 1
+
+    def test_what_is_left_of_a_group_gets_five_seconds(self) -> None:
+        """SIGTERM at once, SIGKILL after 5 s, nothing more."""
+        world = booted(workers=1)
+        worker = world.workers()[0]
+        world.kernel.bear_child(worker).deaf = True
+        world.kernel.die(worker, 1)
+        assert do.SignalGroup(worker.pid, signal.SIGTERM) in world.settle()
+        assert not kinds(world.wait(4.9), do.SignalGroup)
+
+        orders = world.wait(0.1)
+
+        assert kinds(orders, do.SignalGroup) == [do.SignalGroup(worker.pid, signal.SIGKILL)]
+        assert not world.kernel.strangers
+
+    def test_an_unkillable_worker_is_reported_and_replaced(self) -> None:
+        """Five seconds after SIGKILL its slot is somebody else's."""
+        world = booted(workers=1, max_surge=1)
+        world.ask(Ask.MORE)
+        world.settle_until(on.Hello)
+        stuck = world.workers()[-1]
+        stuck.sleeps = True
+        world.wait(60.0)
+        world.wait(5.0)
+        assert world.said("unkillable")
+
+        world.catch_up()
+
+        assert world.serving(1) == 2
+
+
+class TestZygote:
+    """A zygote dies while its generation serves."""
+
+    def test_a_dead_zygote_is_replaced_if_the_files_are_the_same(self) -> None:
+        """Its workers stay, and the next one is forked from the new zygote."""
+        world = booted()
+        world.kernel.die(world.zygote(1), -9)
+        orders = world.catch_up()
+        assert not kinds(orders, do.Stop)
+        assert world.said("replaced zygote")
+
+        world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+
+        assert world.serving(1) == 2
+
+    def test_other_files_on_disk_are_not_adopted(self) -> None:
+        """The generation cannot respawn, its workers stay, and a reload heals it."""
+        world = booted()
+        world.kernel.files = "v2"
+        world.kernel.die(world.zygote(1), -9)
+        world.catch_up()
+        world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+        assert world.said("cannot respawn")[0]["reason"] == "code on disk differs"
+        assert world.serving(1) == 1
+        assert not world.zygote(1).alive
+
+        world.ask(Ask.RELOAD)
+        world.catch_up()
+
+        assert world.serving(2) == 2
+
+    def test_a_crash_loop_of_the_zygote_is_paced(self) -> None:
+        """It is not started more often than a worker that fails."""
+        world = booted()
+        starts = []
+        for _ in range(4):
+            world.kernel.die(world.zygote(1), -11)
+            world.deliver_all()
+            while not kinds(world.wait_for_deadline(), do.StartZygote):
+                pass
+            starts.append(world.now)
+            world.deliver_all()
+
+        assert [b - a for a, b in itertools.pairwise(starts)] == pytest.approx([0.15, 0.225, 0.3375])
+
+    def test_a_lost_order_does_not_cost_the_next_zygote(self) -> None:
+        """A fork that died with its zygote is not laid to the charge of the new one."""
+        world = booted(workers=1)
+        world.kernel.die(world.workers()[0], 1)
+        world.deliver_all()
+        old = world.zygote(1)
+        lost = old.forks[0]
+        lost.open = False  # its channel's end is held by somebody: nothing is heard of it
+        world.kernel.die(old, -9)
+        world.deliver_all()
+        world.wait(1.0)
+        world.deliver_all()
+        new = world.zygote(1)
+        assert new is not old
+        world.kernel.step(new)
+        world.deliver_all()
+        world.wait(60.0)
+
+        assert new.ticket not in world.promises.missed
+
+    def test_a_zygote_that_cannot_be_killed_is_replaced(self) -> None:
+        """One that hangs in the kernel does not cost the generation its respawns."""
+        world = booted()
+        world.zygote(1).sleeps = True
+        world.kernel.close(world.zygote(1))
+        world.catch_up()
+        world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+
+        assert world.serving(1) == 2
+
+    def test_forks_that_were_pending_are_not_waited_for(self) -> None:
+        """Half are born and unannounced, the others are gone: all slots are filled at once."""
+        world = booted(workers=4)
+        for worker in world.workers():
+            world.kernel.die(worker, 1)
+        world.deliver_all()
+        zygote = world.zygote(1)
+        world.kernel.fork(zygote, silently=True)
+        world.kernel.die(zygote, -9)
+        begin = world.now
+        world.catch_up()
+
+        assert world.serving(1) == 4
+        assert world.now - begin < 6.0
+
+
+class TestRestart:
+    """What a worker's end means."""
+
+    @pytest.mark.parametrize("code", [0, 1, -15])
+    def test_always_replaces_whoever_ends(self, code: int) -> None:
+        """Servers never finish."""
+        world = booted(workers=1, restart="always")
+        world.kernel.die(world.workers()[0], code)
+        world.catch_up()
+
+        assert world.serving(1) == 1
+
+    def test_on_failure_ends_when_all_work_is_done(self) -> None:
+        """Exit 0 means done, a failure is tried again, all done is exit 0."""
+        world = booted(workers=2, restart="on-failure")
+        world.kernel.die(world.workers()[0], 0)
+        world.catch_up()
+        assert len(world.workers()) == 1
+        world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+        assert [w.slot for w in world.workers()] == [1]
+        world.kernel.die(world.workers()[0], 0)
+        world.catch_up()
+
+        assert world.kernel.exit_code == Code.DONE
+
+    @pytest.mark.parametrize(("codes", "exits"), [((0, 0), 0), ((0, 3), 3), ((5, 3), 5), ((0, -9), 137)])
+    def test_never_passes_the_first_failure_on(self, codes: tuple[int, int], exits: int) -> None:
+        """The first non-zero code by copy, 128+N for a signal."""
+        world = booted(workers=2, restart="never")
+        for worker, code in zip(world.workers(), codes, strict=True):
+            world.kernel.die(worker, code)
+        world.catch_up()
+
+        assert world.kernel.exit_code == exits
+
+    def test_work_beyond_the_wanted_slots_does_not_end_the_rest(self) -> None:
+        """One worker fewer is wanted: its finished work is not counted for the slot that still works."""
+        world = booted(workers=3, restart="on-failure")
+        for worker in world.workers()[1:]:
+            world.kernel.die(worker, 0)
+        world.catch_up()
+        world.ask(Ask.FEWER)
+        world.catch_up()
+
+        assert not world.has_exited
+        assert [w.slot for w in world.workers()] == [0]
+
+
+class TestScale:
+    """More and fewer."""
+
+    def test_one_more_and_one_fewer(self) -> None:
+        """The highest slot comes and goes; the count survives reloads."""
+        world = booted(workers=2)
+        world.ask(Ask.MORE)
+        world.catch_up()
+        assert world.serving(1) == 3
+        world.ask(Ask.RELOAD)
+        world.catch_up()
+        assert world.serving(2) == 3
+        world.ask(Ask.FEWER)
+        world.catch_up()
+
+        assert [w.slot for w in world.workers()] == [0, 1]
+
+    def test_never_less_than_one(self) -> None:
+        """The last worker stays."""
+        world = booted(workers=1)
+        world.ask(Ask.FEWER)
+        world.catch_up()
+
+        assert world.serving(1) == 1
+
+    def test_upgrade_is_one_line(self) -> None:
+        """Not in this version, and nothing else."""
+        assert [type(order) for order in booted().ask(Ask.UPGRADE)] == [do.Log]

@@ -1,0 +1,322 @@
+"""Nothing waits for ever: in every state, with a kernel that has fallen silent, an action follows at the deadline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from launcher.signals import Ask
+from launcher.supervisor import events as on
+from launcher.supervisor.generation import LEAVING, Phase, State
+from launcher.supervisor.stopping import Stage
+from tests.supervisor.promises import promise
+from tests.supervisor.world import World, booted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 60  # deadlines; a generation that nobody answers is tried again and again, so there is no end to them
+AT_REST = (State.SERVING, State.WARM, State.STUCK)
+
+
+# ── ways into every state ───────────────────────────────────────────────────────────────────────
+
+
+def ordered() -> World:
+    """Forks are asked for, and not answered."""
+    world = World()
+    world.deliver_all()
+    world.kernel.step(world.zygote(1))
+    world.deliver_all()
+    return world
+
+
+def ordered_again() -> World:
+    """A fork is asked for in a generation that serves."""
+    world = booted()
+    world.kernel.die(world.workers()[0], 1)
+    world.deliver_all()
+    return world
+
+
+def booting() -> World:
+    """Workers have said hello, and nothing since."""
+    world = World()
+    world.settle_until(on.Hello)
+    world.deliver_all()
+    return world
+
+
+def booting_again() -> World:
+    """A worker boots in a generation that serves."""
+    world = booted()
+    world.kernel.die(world.workers()[0], 1)
+    world.settle_until(on.Hello)
+    world.deliver_all()
+    return world
+
+
+def entered() -> World:
+    """A target that takes no Worker has begun."""
+    world = World()
+    world.kernel.takes_worker = False
+    world.settle()
+    return world
+
+
+def held(**changes: object) -> World:
+    """One worker is held because another boots."""
+    world = booted(**changes)
+    world.ask(Ask.RELOAD)
+    world.settle_all_but(slot=1)
+    return world
+
+
+def held_and_mute() -> World:
+    """The channel of a held worker is closed, and it lives."""
+    world = held()
+    world.kernel.close(world.workers(2)[0])
+    world.deliver_all()
+    return world
+
+
+def draining(**changes: object) -> World:
+    """Old workers are told to go, and say nothing."""
+    world = booted(**changes)
+    for worker in world.workers():
+        worker.deaf = True
+    world.ask(Ask.RELOAD)
+    world.settle()
+    return world
+
+
+def killed() -> World:
+    """Old workers have missed the drain limit."""
+    world = draining()
+    for worker in world.workers(1):
+        worker.sleeps = True
+    world.wait(25.0)
+    return world
+
+
+def stuck() -> World:
+    """Old workers have survived SIGKILL."""
+    world = killed()
+    world.wait(5.0)
+    return world
+
+
+def killed_unborn() -> World:
+    """A worker without a PID has missed its limit."""
+    world = ordered_again()
+    world.wait(60.0)
+    return world
+
+
+def mute_zygote() -> World:
+    """A zygote that can fork has closed its channel, and lives."""
+    world = booted()
+    world.zygote(1).sleeps = True
+    world.kernel.close(world.zygote(1))
+    world.deliver_all()
+    return world
+
+
+def killed_zygote() -> World:
+    """It has been killed for that, and still lives."""
+    world = mute_zygote()
+    world.wait(5.0)
+    return world
+
+
+def stuck_zygote() -> World:
+    """It has survived even that."""
+    world = killed_zygote()
+    world.wait(5.0)
+    return world
+
+
+def zygote_to_end() -> World:
+    """A zygote is told to end when its last worker is gone."""
+    world = booted()
+    world.zygote(1).sleeps = True
+    world.ask(Ask.RELOAD)
+    world.settle_until(on.ProcessExited)
+    for worker in world.workers(1):
+        world.kernel.die(worker, 0)
+    world.deliver_all()
+    return world
+
+
+def importing() -> World:
+    """A reload's zygote imports."""
+    world = booted()
+    world.ask(Ask.RELOAD)
+    world.deliver_all()
+    return world
+
+
+def importing_and_mute() -> World:
+    """It has closed its channel, and lives."""
+    world = importing()
+    world.zygote(2).sleeps = True
+    world.kernel.close(world.zygote(2))
+    world.deliver_all()
+    return world
+
+
+def refused() -> World:
+    """It has said why it cannot, and does not end."""
+    world = importing()
+    world.kernel.refuse(world.zygote(2))
+    world.deliver_all()
+    return world
+
+
+def rejected() -> World:
+    """A generation is rejected, and its workers do not hear it."""
+    world = held()
+    world.kernel.die(world.workers(2)[1], 1)
+    world.deliver_all()
+    return world
+
+
+def rolling() -> World:
+    """The first of a rolling reload serves, and an old one does not go."""
+    world = booted(workers=4, max_surge=1)
+    world.ask(Ask.RELOAD)
+    world.settle_until(on.StoppedAccepting)
+    return world
+
+
+def singletons() -> World:
+    """The old singletons are told to go, and do not."""
+    world = booted(max_surge=0)
+    world.ask(Ask.RELOAD)
+    world.deliver_all()
+    world.kernel.step(world.zygote(2))
+    world.deliver_all()
+    return world
+
+
+def leftovers() -> World:
+    """Something is left of a dead worker's group."""
+    world = booted()
+    world.kernel.bear_child(world.workers()[0]).deaf = True
+    world.kernel.die(world.workers()[0], 1)
+    world.settle()
+    return world
+
+
+def delayed() -> World:
+    """A stop lets workers accept for a while."""
+    world = booted(drain_delay=5.0)
+    world.ask(Ask.STOP)
+    return world
+
+
+def stopping(ask: Ask = Ask.STOP) -> World:
+    """All have been told to go."""
+    world = booted()
+    for worker in world.workers():
+        worker.sleeps = worker.deaf = True
+    world.ask(ask)
+    return world
+
+
+def sweeping() -> World:
+    """All are gone; orphans are asked for."""
+    world = booted()
+    world.kernel.adopt().deaf = True
+    world.ask(Ask.STOP)
+    for _ in range(ROUNDS):
+        world.deliver_all()
+        for proc in list(world.kernel.procs.values()):
+            world.kernel.step(proc)
+    return world
+
+
+def sweeping_again() -> World:
+    """Orphans have ignored SIGTERM."""
+    world = sweeping()
+    world.wait(5.0)
+    return world
+
+
+def over() -> World:
+    """It has exited."""
+    world = sweeping_again()
+    world.wait(5.0)
+    return world
+
+
+WAYS: dict[object, tuple[Callable[[], World], ...]] = {
+    ("worker", State.ORDERED): (ordered, ordered_again),
+    ("worker", State.BOOTING): (booting, booting_again),
+    ("worker", State.ENTERED): (entered,),
+    ("worker", State.READY): (held, held_and_mute),
+    ("worker", State.SERVING): (booted, leftovers),
+    ("worker", State.DRAINING): (draining, singletons, stopping),
+    ("worker", State.KILLED): (killed, killed_unborn, lambda: stopping(Ask.STOP_NOW)),
+    ("worker", State.STUCK): (stuck,),
+    ("zygote", State.PREPARING): (importing, importing_and_mute),
+    ("zygote", State.WARM): (booted, mute_zygote),
+    ("zygote", State.DRAINING): (zygote_to_end, refused),
+    ("zygote", State.KILLED): (killed_zygote,),
+    ("zygote", State.STUCK): (stuck_zygote,),
+    Phase.PREPARING: (World, importing),
+    Phase.FILLING: (held, ordered, singletons),
+    Phase.ROLLING: (rolling,),
+    Phase.COMMITTED: (booted,),
+    Phase.RETIRING: (draining, rolling),
+    Phase.REJECTED: (rejected, refused),
+    Stage.DELAY: (delayed,),
+    Stage.DRAIN: (stopping,),
+    Stage.SWEEP: (sweeping,),
+    Stage.LAST_SWEEP: (sweeping_again,),
+    Stage.OVER: (over,),
+}
+
+
+def states(world: World) -> set[object]:
+    """Return every state that anybody is in."""
+    machine = world.machine
+    found: set[object] = {generation.phase for generation in machine.generations()}
+    found |= {("worker" if p.is_worker else "zygote", p.state) for p in machine.processes.by_ticket.values()}
+    return found | ({machine.stop.stage} if machine.stop else set())
+
+
+def test_every_state_is_driven_into() -> None:
+    """A new state without a way into it fails here."""
+    named = {state for state in WAYS if not isinstance(state, tuple)}
+    kinds = {state for _, state in (pair for pair in WAYS if isinstance(pair, tuple))}
+
+    assert named == {*Phase, *Stage}
+    assert kinds == set(State)
+    assert {(kind, state) for kind in ("worker", "zygote") for state in LEAVING} <= WAYS.keys()
+
+
+@pytest.mark.parametrize(("state", "way"), [(state, way) for state, ways in WAYS.items() for way in ways])
+def test_silence_ends_at_a_deadline(state: object, way: Callable[[], World]) -> None:
+    """From every state: an action at each deadline, nobody waits for ever, and a stop still ends it."""
+    world = way()
+    promise(state in states(world), "every state can be reached", state)
+
+    waiting = [p for p in world.machine.processes.by_ticket.values() if p.state not in AT_REST or p.mute]
+    listen_to_nobody(world)
+    still = [p for p in waiting if world.machine.processes.knows(p.ticket) and p.state not in AT_REST]
+    promise(not still or world.has_exited, "nobody is waited for for ever", [(p.ticket, p.state) for p in still])
+    if not world.has_exited:
+        world.ask(Ask.STOP)
+        listen_to_nobody(world)
+    promise(world.has_exited, "a stop ends even if nobody answers")
+
+
+def listen_to_nobody(world: World) -> None:
+    """Move the time from deadline to deadline until nothing is awaited."""
+    with world.telling():
+        for _ in range(ROUNDS):
+            if world.has_exited or world.machine.next_deadline() is None:
+                return
+            promise(world.wait_for_deadline(), "an action follows at each deadline")

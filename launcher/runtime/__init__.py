@@ -1,0 +1,1 @@
+"""What runs in the app's interpreter: zygote and workers."""

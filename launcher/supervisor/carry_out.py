@@ -144,6 +144,12 @@ class Hands:
     def _spawn(self, given: list[int]) -> int:
         """Start a fresh interpreter, with stdio, its channel, and nothing else of ours."""
         every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+        # Anew for each generation, and before the start: PYTHONPATH may be relative to it, and CPython 3.13 does not
+        # come up in a directory that was removed.
+        try:
+            os.chdir(self.handoff.directory)
+        except OSError:
+            os.chdir("/")  # the child will say why
         # Where the links lead now: all that this generation imports, early or late, is from one release.
         folder, name = os.path.split(self.handoff.interpreter)
         interpreter = os.path.join(os.path.realpath(folder), name)

@@ -20,7 +20,7 @@ from launcher.signals import Ask
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, ZYGOTE, Failure, Generation, Phase, Process, State
-from launcher.supervisor.records import GRACE, Policy, Records, identity
+from launcher.supervisor.records import GRACE, Policy, Records
 from launcher.supervisor.stopping import Stage, Stopping
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ class Machine(Records):
             times += [until for until in retries if until > self.decided_at]
         return min((time for time in times if time is not None), default=None)
 
-    def _on_asked(self, asked: on.Asked, now: float) -> None:
+    def _on_asked(self, asked: on.Asked, now: float) -> None:  # noqa: C901  a table
         match asked.ask:
             case Ask.STOP if self.stop is None:
                 self._begin_stop(asked.origin, now)
@@ -207,14 +207,15 @@ class Machine(Records):
         elif self.current:
             self._drain(self.current.beyond(self.wanted), "scale", now)
             lacking -= self.current.up(self.wanted)
+        former: list[Process] = []
         for generation in reversed(self.others):
             if generation.phase is Phase.REJECTED:
                 self._drain(generation.staying(), "rejected", now)
             else:
-                best = sorted(generation.staying(), key=lambda worker: not worker.is_up)
-                keeps = min(max(0, lacking), len(best))
-                self._drain(best[keeps:], "reload", now)
-                lacking -= keeps
+                former += generation.staying()
+        # Those that serve are kept first, whichever generation they are of.
+        former.sort(key=lambda worker: not worker.is_up)
+        self._drain(former[max(0, lacking) :], "reload", now)
 
     def _drain(self, workers: list[Process], reason: str, now: float) -> None:
         for worker in workers:

@@ -132,7 +132,9 @@ def test_all_mistakes_are_named_at_once(start: Callable[..., Running], app: Call
         assert name in running.text()
 
 
-def test_a_module_called_launcher_as_target_is_explained(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+def test_a_module_called_launcher_as_target_is_explained(
+    start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
     """A user's own launcher.py can never be found: the sentence says so, and what to do."""
     app("def main(): ...\n", "launcher")
     running = start("launcher:main")
@@ -156,7 +158,10 @@ def test_a_launcher_beside_the_app_is_explained(
     running = start("app:main")
 
     assert running.wait() == 70
-    assert "A `launcher` lies in the app's directory: prod-run's package of that name hides it, rename it" in running.text()
+    assert (
+        "A `launcher` lies in the app's directory: prod-run's package of that name hides it, rename it"
+        in running.text()
+    )
     assert not OWN_FILES.search(running.text())
 
 
@@ -216,21 +221,44 @@ def test_a_directory_that_may_not_be_entered_is_exit_69(
     assert f"--chdir: cannot enter {tmp_path}/closed: Permission denied" in running.text()
 
 
+@pytest.mark.parametrize("how", ["moved", "removed"])
 def test_a_directory_that_is_gone_at_a_reload_rejects_it(
-    start: Callable[..., Running], hello: Callable[..., Path], tmp_path: Path
+    start: Callable[..., Running], hello: Callable[..., Path], tmp_path: Path, how: str
 ) -> None:
     """The generation before serves on; when the directory is back a reload succeeds."""
-    hello()
-    (tmp_path / "here").mkdir()
-    shutil.move(tmp_path / "hello.py", tmp_path / "here")
+    path = hello()
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(path, here)
     running = start("--chdir", "here", "-b", "127.0.0.1:0", "hello:main")
     running.wait_for(event="committed")
-    (tmp_path / "here").rename(tmp_path / "away")
+    if how == "moved":
+        here.rename(tmp_path / "away")
+    else:
+        shutil.rmtree(here)
     result = running.reload()
 
-    assert result["event"] == "rejected"
-    assert f"{tmp_path}/here: cannot enter the directory: No such file or directory" in result["reason"]
+    assert result["event"] == "rejected", running.text()
+    assert f"{here}: cannot enter the directory: No such file or directory" in result["reason"]
     assert "version 1" in running.ask()
-    (tmp_path / "away").rename(tmp_path / "here")
+    here.mkdir()
+    shutil.copy(path, here)
     assert running.reload()["event"] == "committed"
     assert running.stop() == 0
+
+
+def test_a_relative_pythonpath_is_meant_from_the_apps_directory(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """`PYTHONPATH=src` finds the app at the start, at a reload, and without preload."""
+    path = app(
+        "from launcher import Worker\ndef main(worker: Worker):\n    worker.ready()\n    worker.stopping.wait()\n"
+    )
+    (tmp_path / "src").mkdir()
+    path.rename(tmp_path / "src" / "app.py")
+    for preload in ("always", "never"):
+        running = start("--preload", preload, "app:main", env={"PYTHONPATH": "src"})
+        running.wait_for(event="committed")
+
+        assert running.reload()["event"] == "committed"
+        assert running.stop() == 0

@@ -36,7 +36,9 @@ def main(worker: Worker):
 
 def into(fd: int) -> tuple[str, ...]:
     """Return the words that have prod-run called with this descriptor as its stdout."""
-    code = "import os, sys; os.dup2(int(sys.argv[1]), 1); os.close(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    code = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 1); os.close(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    )
     return (sys.executable, "-c", code, str(fd))
 
 
@@ -44,8 +46,8 @@ def into(fd: int) -> tuple[str, ...]:
 def test_no_line_of_four_chatty_workers_is_lost_or_torn(
     start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """4 workers × 5,000 lines on both outputs, with a reader that keeps up: all there, whole, in order."""
-    app(CHATTY.format(lines=5000, length=300))
+    """Four workers with 5,000 lines on both outputs, with a reader that keeps up: all there, whole, in order."""
+    app(CHATTY.format(lines=5000, length=50))  # together less than the supervisor keeps for a slow reader
     reading, writing = os.pipe()
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(["cat"], stdin=reading, stdout=log) as reader:
         os.close(reading)
@@ -58,7 +60,7 @@ def test_no_line_of_four_chatty_workers_is_lost_or_torn(
     found = [re.fullmatch(r"<(\d) (\d+) (x*)>", text) for text in texts]
 
     assert len(found) == 4 * 5000
-    assert all(match and len(match[3]) == int(match[2]) % 300 for match in found)
+    assert all(match and len(match[3]) == int(match[2]) % 50 for match in found)
     for slot in range(4):
         for is_stdout in (0, 1):
             numbers = [int(m[2]) for m in found if m and int(m[1]) == slot and int(m[2]) % 2 == is_stdout]
@@ -88,7 +90,7 @@ def main(worker: Worker):
 
 @pytest.fixture
 def unread(app: Callable[..., Path], tmp_path: Path) -> Callable[..., tuple[Running, int]]:
-    """Start a server of two chatty workers whose stdout is a pipe that nobody reads: `running, reading = unread(...)`."""
+    """Start two chatty workers whose stdout is a pipe that nobody reads; the other end comes with them."""
 
     def start_one(start: Callable[..., Running], **options: object) -> tuple[Running, int]:
         app(CHATTY.format(lines=20_000, length=300))
@@ -150,7 +152,9 @@ def test_a_stdout_that_takes_nothing_does_not_stop_the_service(
     before_reload = running.workers()
     until(lambda: signal.SIGHUP in signals_in(running.pid, "SigCgt"), "it takes signals")
     running.send(signal.SIGHUP)
-    until(lambda: len(running.workers()) == 2 and not running.workers().keys() & before_reload.keys(), "two new workers")
+    until(
+        lambda: len(running.workers()) == 2 and not running.workers().keys() & before_reload.keys(), "two new workers"
+    )
 
     assert running.stop() == 0
     assert "Traceback" not in running.text()
@@ -165,7 +169,7 @@ def test_the_flags_of_an_inherited_stdout_are_left_as_they_are(
     running = start("app:main", before=into(writing), pass_fds=[writing])
     with os.fdopen(reading, "rb") as stream:
         flags = fcntl.fcntl(writing, fcntl.F_GETFL)
-        until(lambda: (tmp_path / "done.0").exists(), "the worker has written")
+        until((tmp_path / "done.0").exists, "the worker has written")
         while_it_runs = fcntl.fcntl(writing, fcntl.F_GETFL)
         same = descriptors(running.pid)[1] == os.readlink(f"/proc/self/fd/{writing}")
         code = running.stop()
@@ -184,7 +188,7 @@ def test_an_inherited_log_file_is_appended_to_from_where_it_stands(
     app(CHATTY.format(lines=50, length=9))
     log = tmp_path / "log"
     running = start("app:main", before=("sh", "-c", f'echo before; exec "$@" > {log}', "sh"))
-    until(lambda: (tmp_path / "done.0").exists(), "the worker has written")
+    until((tmp_path / "done.0").exists, "the worker has written")
 
     assert running.stop() == 0
     texts = log.read_text().splitlines()
@@ -234,11 +238,16 @@ def commands(running: Running) -> list[str]:
     """Return the names of the programs that the workers run."""
     found = []
     for worker in running.workers():
-        found += [subprocess.run(["ps", "-o", "comm=", str(pid)], capture_output=True, text=True).stdout for pid in children_of(worker)]
+        found += [
+            subprocess.run(["ps", "-o", "comm=", str(pid)], capture_output=True, text=True).stdout
+            for pid in children_of(worker)
+        ]
     return found
 
 
-def test_without_stdio_at_all_it_still_serves(start: Callable[..., Running], hello: Callable[..., Path], tmp_path: Path) -> None:
+def test_without_stdio_at_all_it_still_serves(
+    start: Callable[..., Running], hello: Callable[..., Path], tmp_path: Path
+) -> None:
     """0, 1 and 2 closed by the caller: no socket gets one of these numbers."""
     hello()
     code = "import os, sys; [os.close(fd) for fd in (0, 1, 2)]; os.execv(sys.argv[1], sys.argv[1:])"

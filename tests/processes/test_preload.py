@@ -34,13 +34,17 @@ UNFORKABLE = {
         "thread 'poller'",
     ),
     "a native thread": (
-        "import ctypes\nlibc = ctypes.CDLL(None)\nidentity = ctypes.c_ulong()\n"
-        "libc.pthread_create(ctypes.byref(identity), None, libc.sleep, ctypes.c_void_p(1000))",
+        (
+            "import ctypes\nlibc = ctypes.CDLL(None)\nidentity = ctypes.c_ulong()\n"
+            "libc.pthread_create(ctypes.byref(identity), None, libc.sleep, ctypes.c_void_p(1000))"
+        ),
         "(native)",
     ),
     "a connection": (
-        "import socket\nlistener = socket.create_server(('127.0.0.1', 0))\n"
-        "connection = socket.create_connection(listener.getsockname())",
+        (
+            "import socket\nlistener = socket.create_server(('127.0.0.1', 0))\n"
+            "connection = socket.create_connection(listener.getsockname())"
+        ),
         "connection to 127.0.0.1:",
     ),
     "a unix connection": ("import socket\na, b = socket.socketpair()", "connection to a unix socket pair"),
@@ -136,11 +140,17 @@ def test_without_preload_a_failed_respawn_backs_that_slot_off_and_touches_nothin
     running.wait_for("half deployed")
 
     assert f"pid {other}" in running.ask()
-    assert not any(line.get("slot") == "1" for line in running.lines if line.get("event") in ("lost worker", "delayed respawn"))
+    assert not any(
+        line.get("slot") == "1" for line in running.lines if line.get("event") in ("lost worker", "delayed respawn")
+    )
     hello()
     until(lambda: sorted(running.workers().values()) == [0, 1] and running.workers().keys() >= {other}, "both slots")
     assert running.stop() == 0
-    assert not [line for line in running.lines if line.get("event") in ("rejected", "cannot respawn: reload when the code is right")]
+    assert not [
+        line
+        for line in running.lines
+        if line.get("event") in ("rejected", "cannot respawn: reload when the code is right")
+    ]
 
 
 def test_a_killed_zygote_is_replaced_if_the_modules_are_the_same(
@@ -185,6 +195,7 @@ def test_a_killed_zygote_of_code_that_changed_is_not_replaced_until_a_reload(
     assert "version 1" in running.ask()
     hello(3)
     assert running.reload()["event"] == "committed"
+    running.wait_for(event="retired", generation=1)
     assert "version 3 generation 2" in running.ask()
     os.kill(next(iter(running.workers())), signal.SIGKILL)
     running.wait_for(event="lost worker", generation=2)
@@ -206,19 +217,21 @@ def make_release(folder: Path, version: str) -> None:
     script.chmod(0o755)
     (folder / "late.py").write_text(f"VERSION = {version!r}\n")
     (folder / "app.py").write_text(f"""
-import os, signal, sys, library
+import os, sys, library
 from launcher import Worker
 VERSION = {version!r}
 
-def show(what, worker):
+def show(what):
     import late, lazy
     print(what, late.VERSION, library.VERSION, lazy.VERSION, os.path.realpath(sys.prefix), os.getcwd(), flush=True)
 
 def main(worker: Worker):
     worker.ready()
-    signal.signal(signal.SIGUSR1, lambda *_: show("lazily", worker))
     print("release", VERSION, library.VERSION, os.path.realpath(sys.prefix), os.getcwd(), flush=True)
-    worker.stopping.wait()
+    while not worker.stopping.wait(0.02):
+        if os.path.exists("import-late"):
+            os.remove("import-late")
+            show("lazily")
 """)
 
 
@@ -245,7 +258,7 @@ def test_a_reload_after_current_moved_runs_the_new_releases_interpreter_and_dire
         (old,) = running.workers()
         (tmp_path / "new").symlink_to("releases/2")
         (tmp_path / "new").rename(current)
-        os.kill(old, signal.SIGUSR1)
+        (releases["1"] / "import-late").touch()
         running.wait_for(f"lazily 1 1 1 {releases['1']}/venv {releases['1']}")
 
         assert running.reload()["event"] == "committed"
@@ -256,7 +269,7 @@ def test_a_reload_after_current_moved_runs_the_new_releases_interpreter_and_dire
         os.kill(next(iter(running.workers())), signal.SIGKILL)
         running.wait_for(event="lost worker")
         until(running.workers, "a new worker")
-        assert running.reload()["event"] == "committed"
+        assert running.reload()["event"] == "committed", running.text()
         assert running.stop() == 0
     finally:
         running.close()

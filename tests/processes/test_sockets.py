@@ -222,7 +222,12 @@ def test_a_descriptor_that_is_no_listening_socket_is_exit_69(
         socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram,
     ):
-        fd = {"a pipe": reading, "closed": 499, "not listening": stream.fileno(), "a datagram socket": datagram.fileno()}[what]
+        fd = {
+            "a pipe": reading,
+            "closed": 499,
+            "not listening": stream.fileno(),
+            "a datagram socket": datagram.fileno(),
+        }[what]
         running = start("-b", f"fd:{fd}", "app:main", pass_fds=[] if what == "closed" else [fd])
 
         assert running.wait() == 69
@@ -248,7 +253,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def test_sockets_from_systemd_are_adopted_by_their_names(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+def test_sockets_from_systemd_are_adopted_by_their_names(
+    start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
     """Without any --bind: names as systemd gives them, equal ones are counted; the app's LISTEN_* are its own."""
     app(GREETER + "\n    print('gone')\n")
     running = start("app:main", before=(sys.executable, "-c", ACTIVATE, "web:admin:web"))
@@ -282,7 +289,9 @@ def test_sockets_meant_for_another_process_are_left_alone(
 ) -> None:
     """A LISTEN_PID of somebody else's: a parent forgot to unset it."""
     app(GREETER)
-    running = start("-b", "127.0.0.1:0", "app:main", env={"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"})
+    running = start(
+        "-b", "127.0.0.1:0", "app:main", env={"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}
+    )
     running.wait_for(event="committed")
 
     assert [line["name"] for line in running.lines if line.get("event") == "listening"] == ["default"]
@@ -299,7 +308,9 @@ def activated(tmp_path: Path, app: Callable[..., Path]) -> Iterator[tuple[subpro
     port = free_port()
     words = [tool, "--listen", f"127.0.0.1:{port}", "--fdname", "web", "-E", f"XDG_RUNTIME_DIR={tmp_path}/run"]
     prod_run = os.path.join(os.path.dirname(sys.executable), "prod-run")
-    process = subprocess.Popen([*words, prod_run, "app:main"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*words, prod_run, "app:main"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     yield process, port
     process.kill()
     process.wait(LIMIT)
@@ -371,7 +382,9 @@ def test_a_privileged_port_without_permission_is_exit_69_with_a_sentence(
     assert "Traceback" not in running.text()
 
 
-def test_an_address_that_is_not_this_machines_is_exit_69(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+def test_an_address_that_is_not_this_machines_is_exit_69(
+    start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
     """The sentence names the address."""
     app(GREETER)
     running = start("-b", "192.0.2.1:0", "app:main")

@@ -350,14 +350,22 @@ def test_the_apps_own_sigterm_handler_is_called_after_stopping_is_set(
 ) -> None:
     """A handler from the import is kept and called; one that main installs replaces ours, and `stopping` still works."""
     app("""
-import signal
+import os, signal, time
 from launcher import Worker
-signal.signal(signal.SIGTERM, lambda *_: print("the app's handler", flush=True))
+CALLED = []
+def handler(whose):
+    def on_sigterm(*_):
+        CALLED.append(whose)
+        os.write(1, f"{whose} handler\\n".encode())
+    return on_sigterm
+signal.signal(signal.SIGTERM, handler("the app's"))
 def main(worker: Worker):
     if worker.slot == 1:
-        signal.signal(signal.SIGTERM, lambda *_: print("main's handler", flush=True))
+        signal.signal(signal.SIGTERM, handler("main's"))
     worker.ready()
     worker.stopping.wait()
+    while not CALLED:  # the order on the channel may be seen before the signal
+        time.sleep(0.01)
     print("stops", worker.slot, worker.stopping.reason, flush=True)
 """)
     running = start("-w", 2, "app:main")

@@ -354,12 +354,12 @@ def test_signals_that_an_operator_means_for_prod_run_do_nothing_to_a_worker(
 ) -> None:
     """`pkill -HUP` at workers and zygote changes nothing; the app's own handlers, early or late, are called."""
     app("""
-import signal
+import os, signal
 from launcher import Worker
-signal.signal(signal.SIGUSR1, lambda *_: print("usr1 of the import", flush=True))
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"usr1 of the import\\n"))
 
 def main(worker: Worker):
-    signal.signal(signal.SIGUSR2, lambda *_: print("usr2 of main", flush=True))
+    signal.signal(signal.SIGUSR2, lambda *_: os.write(1, b"usr2 of main\\n"))
     worker.ready()
     worker.stopping.wait()
 """)

@@ -50,7 +50,6 @@ class Proc:
         self.seen_failure = False  # StartFailed
         self.seen_closed = False
         self.seen_prepared = False
-        self.seen_refused = False
         self.seen_ready = False
         self.seen_entered_at: float | None = None
 
@@ -86,7 +85,7 @@ class PretendKernel:
 
     # ── what the machine orders ─────────────────────────────────────────────────────────────────
 
-    def carry_out(self, action: do.Action, now: float) -> None:
+    def carry_out(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912  a table
         """Do what the machine orders; what comes of it is put in the air."""
         match action:
             case do.StartZygote(ticket, generation):
@@ -248,7 +247,8 @@ class PretendKernel:
     def bear_child(self, parent: Proc) -> Proc:
         """Let a process start one of its own, in its group."""
         child = Proc(NOBODY, parent.generation, -1)
-        child.pid, child.group, child.alive, child.step = self._number_for(self.last_ticket + 1), parent.pid, True, "lives"
+        child.pid, child.group = self._number_for(self.last_ticket + 1), parent.pid
+        child.alive, child.step = True, "lives"
         self.strangers.append(child)
         return child
 
@@ -322,9 +322,8 @@ class PretendKernel:
         """Note that the supervisor knows this now."""
         if isinstance(event, on.ProcessExited):
             self.free.append((event.pid, self.last_ticket))
-            for proc in self.procs.values():
-                if proc.pid == event.pid and not proc.alive:
-                    proc.seen_exit = True
+            for dead in [p for p in self.procs.values() if p.pid == event.pid and not p.alive]:
+                dead.seen_exit = True
             return
         proc = self.procs.get(getattr(event, "ticket", NOBODY))
         if proc is None:
@@ -336,10 +335,8 @@ class PretendKernel:
                 proc.seen_failure = True
             case on.ChannelClosed():
                 proc.seen_closed = True
-            case on.Prepared():
+            case on.Prepared() | on.Refused():
                 proc.seen_prepared = True
-            case on.Refused():
-                proc.seen_prepared = proc.seen_refused = True
             case on.BecameReady():
                 proc.seen_ready = True
             case on.Entered():

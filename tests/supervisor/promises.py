@@ -12,14 +12,12 @@ import signal
 from typing import TYPE_CHECKING
 
 from launcher.handoff import AS_MANY_AS_WORKERS
-from launcher.signals import Ask
 from launcher.supervisor import actions as do
-from launcher.supervisor import events as on
-from launcher.supervisor.pacing import FIRST_DELAY, FORGET_AFTER, GROWTH, JITTER, LONGEST_DELAY
+from launcher.supervisor.pacing import FIRST_DELAY, GROWTH, JITTER, LONGEST_DELAY
+from tests.supervisor.witness import Witness
 
 if TYPE_CHECKING:
-    from launcher.supervisor.records import Policy
-    from tests.supervisor.pretend_kernel import PretendKernel, Proc
+    from tests.supervisor.pretend_kernel import Proc
 
 GRACE = 5.0  # seconds until leftovers are killed
 EARLY = 1e-6  # floats
@@ -35,122 +33,12 @@ def promise(kept: object, text: str, *facts: object) -> None:
         raise BrokenPromiseError(f"PROMISE {text} | " + ", ".join(map(str, facts)))
 
 
-class Promises:
-    """A witness of everything that is ordered."""
-
-    def __init__(self, policy: Policy, kernel: PretendKernel) -> None:
-        """Begin before the first event."""
-        self.policy = policy
-        self.kernel = kernel
-        self.wanted = policy.workers
-        self.wants_reload = True  # the start
-        self.stop_asked_at: float | None = None
-        self.hurried = False
-        self.results: dict[int, str] = {}  # by generation
-        self.gates: dict[int, int] = {}  # by generation: so many had to be ready
-        self.began: set[int] = set()  # generations
-        self.opened: dict[int, float] = {}  # generations of which anybody was let serve, since when
-        self.announced: set[int] = set()  # generations
-        self.hurt: list[Proc] = []  # told to go while it was open whether the new generation is good
-        self.unrespawnable: set[int] = set()
-        self.served: dict[int, Proc] = {}  # by ticket
-        self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
-        self.killed: set[int] = set()  # tickets
-        self.missed: set[int] = set()  # tickets of those reported to have missed a limit
-        self.given_up: set[int] = set()  # tickets of those reported unkillable or missing
-        self.codes: dict[int, int] = {}  # by ticket: exits of those that may not be announced yet
-        self.late: set[int] = set()  # tickets of those reported missing that came all the same
-        self.groups: dict[int, tuple[float, int]] = {}  # leftovers: when TERM was sent, strongest signal
-        self.failures: dict[tuple[int, int], tuple[int, float]] = {}  # (generation, slot): how many, the last
-        self.done: dict[int, set[int]] = {}  # by generation: slots
-        self.draining = False
-
-    # ── questions ───────────────────────────────────────────────────────────────────────────────
-
-    def _by_pid(self, pid: int) -> Proc | None:
-        found = [p for p in self.kernel.procs.values() if p.pid == pid and p.seen_pid and not p.forgotten]
-        return found[-1] if found else None
-
-    def _exists(self, proc: Proc) -> bool:
-        """Say whether the supervisor must take a process for one that is there."""
-        return not proc.forgotten and proc.ticket not in self.given_up
-
-    def _is_known(self, ticket: int) -> bool:
-        proc = self.kernel.procs.get(ticket)
-        return proc is not None and not proc.forgotten
-
-    def serving(self, generation: int | None = None) -> int:
-        """Count the workers that were ready, were let serve and have not been told to go."""
-        return sum(
-            p.is_worker and self._exists(p) and not self._is_leaving(p)
-            for p in self.kernel.procs.values()
-            if p.ticket in self.served and generation in (None, p.generation)
-        )
-
-    def _is_leaving(self, proc: Proc) -> bool:
-        return proc.ticket in self.told or proc.ticket in self.killed or proc.ticket in self.missed
-
-    def _done(self, generation: int) -> int:
-        return sum(slot < self.wanted for slot in self.done.get(generation, ()))
-
-    def current(self) -> int:
-        """Return the generation that serves, 0 before the first."""
-        return max((g for g, result in self.results.items() if result == "serving"), default=0)
-
-    def undecided(self) -> list[int]:
-        """Return the generation that is neither committed nor rejected, if there is one."""
-        return [g for g in self.began if g not in self.results]
-
-    def gate(self) -> int:
-        """Return how many workers of a new generation must be ready before any is let serve."""
-        rolling = bool(self.current()) and 0 < self.policy.max_surge < self.wanted
-        return self.policy.max_surge if rolling else self.wanted
-
-    # ── what is heard ───────────────────────────────────────────────────────────────────────────
-
-    def hear(self, event: on.Event, now: float) -> None:
-        """Note what the supervisor is told, as far as promises hang on it."""
-        match event:
-            case on.Asked(Ask.RELOAD) if self.stop_asked_at is None:
-                self.wants_reload = True
-            case on.Asked(Ask.MORE | Ask.FEWER):
-                self.wanted = max(1, self.wanted + (1 if event.ask is Ask.MORE else -1))
-                self.gates = {g: min(gate, self.wanted) for g, gate in self.gates.items()}
-            case on.Asked(Ask.STOP) if self.stop_asked_at is None:
-                self.stop_asked_at = now
-            case on.Asked(Ask.STOP) if now - self.stop_asked_at > 1.0:
-                self.hurried = True
-            case on.Asked(Ask.STOP_NOW):
-                self.stop_asked_at = now if self.stop_asked_at is None else self.stop_asked_at
-                self.hurried = True
-            case on.Refused(ticket):
-                self.missed.add(ticket)  # it ends by itself
-            case on.GroupGone(pgid):
-                self.groups.pop(pgid, None)
-            case on.Started(ticket, pid) | on.Hello(ticket, pid) if self._is_known(ticket):
-                self.groups.pop(pid, None)  # a new leader
-            case on.ProcessExited(pid, code):
-                named = [p for p in self.kernel.procs.values() if p.pid == pid and not p.forgotten]
-                if named:
-                    self.groups.pop(pid, None)
-                self.codes.update({p.ticket: code for p in named if p.seen_exit})
-        for proc in [p for p in self.kernel.procs.values() if p.ticket in self.codes and p.seen_pid]:
-            self._hear_of_end(proc, self.codes.pop(proc.ticket), now)
-
-    def _hear_of_end(self, proc: Proc, code: int, now: float) -> None:
-        done = self.policy.restart != "always" and code == 0
-        # A reload is not to be had by workers that fail quickly; the first start with `never` is.
-        done |= self.policy.restart == "never" and (proc.generation in self.results or not self.current())
-        if proc.is_worker and done and not self._is_leaving(proc):
-            self.done.setdefault(proc.generation, set()).add(proc.slot)
-        elif not self._is_leaving(proc) and not proc.seen_ready and proc.ticket not in self.served:
-            count = 0 if now - proc.ordered_at >= FORGET_AFTER else self.failures.get((proc.generation, proc.slot), (0,))[0]
-            if self.results.get(proc.generation) == "serving":
-                self.failures[proc.generation, proc.slot] = (count + 1, now)
+class Promises(Witness):
+    """A witness who breaks off when a promise is broken."""
 
     # ── each order ──────────────────────────────────────────────────────────────────────────────
 
-    def look_at(self, action: do.Action, now: float) -> None:
+    def look_at(self, action: do.Action, now: float) -> None:  # noqa: C901  a table
         """Judge one order before it is carried out."""
         ticket = getattr(action, "ticket", None)
         proc = self.kernel.procs.get(ticket) if ticket is not None else None
@@ -183,14 +71,14 @@ class Promises:
             case do.Log():
                 self._look_at_log(action)
             case do.Exit():
-                left = [p for p in self.kernel.procs.values() if self._exists(p) and p.ticket not in self.late]
+                left = [p for p in self.kernel.procs.values() if self.exists(p) and p.ticket not in self.late]
                 promise(not left, "prod-run exits when all are reaped or reported", *left)
 
     def _look_at_birth(self, order: do.StartZygote | do.ForkWorker | do.ExecWorker, now: float) -> None:
         promise(not self.draining, "nobody is started once the stop drains", order)
         slot = -1 if isinstance(order, do.StartZygote) else order.slot
         mine = [p for p in self.kernel.procs.values() if p.generation == order.generation and p.slot == slot]
-        twins = [p for p in mine if self._exists(p) and not self._is_leaving(p)]
+        twins = [p for p in mine if self.exists(p) and not self.is_leaving(p)]
         promise(not twins, "no slot is filled twice", order, *twins)
         failures, at = self.failures.get((order.generation, slot), (0, 0.0))
         if failures:
@@ -205,7 +93,7 @@ class Promises:
         promise(order.slot < self.wanted, "no more workers than wanted are started", order)
         if isinstance(order, do.ForkWorker):
             zygote = self.kernel.procs[order.zygote]
-            promise(zygote.seen_prepared and self._exists(zygote), "a fork is asked of a zygote that can", order, zygote)
+            promise(zygote.seen_prepared and self.exists(zygote), "a fork is asked of a zygote that can", order, zygote)
         self._look_at_surge(order)
 
     def _look_at_new_generation(self, order: do.StartZygote) -> None:
@@ -219,7 +107,7 @@ class Promises:
         surge = self.policy.max_surge
         if surge == AS_MANY_AS_WORKERS:
             return
-        there = [p for p in self.kernel.procs.values() if p.is_worker and self._exists(p)]
+        there = [p for p in self.kernel.procs.values() if p.is_worker and self.exists(p)]
         promise(len(there) < self.wanted + surge, "never more than workers + max-surge exist", order, *there)
         if surge == 0:
             others = [p for p in there if p.generation != order.generation]
@@ -250,20 +138,20 @@ class Promises:
                 if any(g not in self.gates for g in self.undecided()) and self.policy.max_surge != 0:
                     self.hurt.append(proc)
                 good = {g for g in self.began - {proc.generation} if self.results.get(g, "serving") == "serving"}
-                good = {g for g in good if g in self.gates or self._done(g) >= self.gate()}
+                good = {g for g in good if g in self.gates or self.done_in(g) >= self.gate()}
                 good = {g for g in good if g > proc.generation or result == "rolled-back"}
                 singleton = self.policy.max_surge == 0
                 promise(good or singleton, "an old worker is only stopped for a generation that serves", proc, reason)
 
     def _look_at_kill(self, pid: int, now: float) -> None:
-        proc = self._by_pid(pid)
+        proc = self.by_pid(pid)
         promise(proc, "only our own children are signalled", f"pid={pid}")
         assert proc is not None
         promise(proc.ticket not in self.killed, "no process gets SIGKILL twice", proc)
-        if proc.seen_prepared and not (proc.seen_closed or proc.ticket in self.told or self.hurried):
+        if proc.ticket in self.warm and not (proc.seen_closed or proc.ticket in self.told or self.hurried):
             owed = [p for p in self.kernel.procs.values() if p.zygote is proc and not p.seen_pid]
             late = [p for p in owed if now >= p.ordered_at + self.policy.boot_timeout - EARLY]
-            unwanted = proc.seen_refused or self.results.get(proc.generation) == "rejected"
+            unwanted = self.draining or self.results.get(proc.generation) == "rejected"
             promise(late or unwanted, "a zygote is only killed for its own faults", proc)
         self.killed.add(proc.ticket)
         if proc.ticket in self.given_up:  # it is there after all
@@ -279,7 +167,7 @@ class Promises:
     def _look_at_group(self, pgid: int, number: int, now: float) -> None:
         if not number:
             return
-        leader = self._by_pid(pgid)
+        leader = self.by_pid(pgid)
         promise(leader is None or leader.seen_exit, "groups are swept when their leader is dead", leader)
         at, strongest = self.groups.get(pgid, (now, 0))
         promise(number == signal.SIGKILL or not strongest, "leftovers get SIGTERM once", pgid)
@@ -306,21 +194,7 @@ class Promises:
             case "cannot respawn":
                 self.unrespawnable.add(generation)
             case "gave up" | "unkillable" | "missing" as event:
-                self._mark(event, (generation, int(fields.get("slot", -1)), int(fields.get("pid", 0))))
-
-    def _mark(self, event: str, name: tuple[int, int, int]) -> None:
-        """Note who was reported; without a PID several have the same name."""
-        found = [
-            p
-            for p in self.kernel.procs.values()
-            if name == (p.generation, p.slot, p.pid if p.seen_pid else 0) and not p.forgotten
-        ]
-        if event == "gave up":
-            self.failures.pop(name[:2], None)  # it may have lived long
-            self.missed.update(p.ticket for p in [p for p in found if not self._is_leaving(p)][:1])
-        else:
-            found.sort(key=lambda p: not self._is_leaving(p))
-            self.given_up.update(p.ticket for p in [p for p in found if p.ticket not in self.given_up][:1])
+                self.mark(event, (generation, int(fields.get("slot", -1)), int(fields.get("pid", 0))))
 
     def _look_at_commit(self, generation: int) -> None:
         mine = [p for p in self.served.values() if p.generation == generation]
@@ -340,13 +214,13 @@ class Promises:
         served = {self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)}
         for generation in served - self.opened.keys():
             self.opened[generation] = now
-            there = self.serving(generation) + self._done(generation)
+            there = self.serving(generation) + self.done_in(generation)
             gate = self.gates.get(generation, 0)  # none if all its work was done before anybody was let serve
             promise(there >= gate, "nobody serves before all are ready", generation, there)
             self.results.setdefault(generation, "serving")
         reloaded = [o for o in orders if isinstance(o, do.Stop) and o.reason == "reload" and o.ticket in self.served]
         if reloaded and self.policy.max_surge != 0:
-            there = self.serving() + self._done(self.current())
+            there = self.serving() + self.done_in(self.current())
             promise(there >= self.wanted, "a reload never leaves fewer workers than wanted", f"{there}/{self.wanted}")
         if self.stop_asked_at is not None:
             promise(not self.undecided(), "a stop pre-empts a reload at once", *self.undecided())
@@ -375,16 +249,16 @@ class Promises:
         current = self.current()
         if current not in self.announced:
             return "the handover"
-        there = [p for p in self.kernel.procs.values() if self._exists(p)]
+        there = [p for p in self.kernel.procs.values() if self.exists(p)]
         for proc in there:
             settled = proc.ticket in self.served if proc.is_worker else proc.seen_prepared and not proc.seen_closed
-            if not settled or self._is_leaving(proc):
+            if not settled or self.is_leaving(proc):
                 return str(proc)
         if any(strongest != signal.SIGKILL for _, strongest in self.groups.values()):
             return "leftovers"
         if current in self.unrespawnable:
             return ""
-        if self.serving(current) + self._done(current) < self.wanted:
+        if self.serving(current) + self.done_in(current) < self.wanted:
             return "a respawn"
         forks = any(p.generation == current and p.zygote for p in there)
         has_zygote = any(p.generation == current and not p.is_worker for p in there)
@@ -393,9 +267,9 @@ class Promises:
     def look_at_rest(self) -> None:
         """Judge a world in which everybody answered and nothing is awaited."""
         current = self.current()
-        there = self.serving(current) + self._done(current)
+        there = self.serving(current) + self.done_in(current)
         whole = there >= self.wanted or current in self.unrespawnable
         promise(whole, "in a world that answers as many workers serve as are wanted", f"{there}/{self.wanted}")
-        strays = [p for p in self.kernel.procs.values() if p.alive and self._exists(p) and p.generation != current]
+        strays = [p for p in self.kernel.procs.values() if p.alive and self.exists(p) and p.generation != current]
         promise(not strays or current in self.unrespawnable, "a former generation ends", *strays)
         promise(not self.wants_reload, "a reload that was remembered comes")

@@ -101,7 +101,7 @@ class Supervision(RuleBasedStateMachine):
         takes_worker=st.sampled_from([True, True, False]),
         unforkable=st.sampled_from(["", "", "thread metrics"]),
     )
-    def something_is_deployed(self, files: str, takes_worker: bool, unforkable: str) -> None:  # noqa: FBT001
+    def something_is_deployed(self, *, files: str, takes_worker: bool, unforkable: str) -> None:
         """Change what the next zygote finds on disk."""
         kernel = self.world.kernel
         kernel.files, kernel.takes_worker, kernel.unforkable = files, takes_worker, unforkable
@@ -138,14 +138,27 @@ class Supervision(RuleBasedStateMachine):
         """Let a zygote die half-way: some forks are done, perhaps unannounced, the others are lost."""
         zygote = self._busy_zygote() if how else self._one(index, workers=False)
         if zygote and not zygote.sleeps:
-            for _ in range(min(forks, len(zygote.forks))):
+            for _ in range(min(max(forks, how == "hanging"), len(zygote.forks))):
                 zygote.forks[0].sleeps = how == "hanging"
                 self.world.kernel.fork(zygote, silently=bool(how))
             self.world.kernel.die(zygote, code)
+            if how == "hanging":
+                self.world.catch_up()
+
+    @running
+    @rule()
+    def a_worker_boots_through_a_reload(self) -> None:
+        """Let a worker of the old generation boot, and go on booting, while all else is reloaded."""
+        zygote = self._busy_zygote()
+        if zygote:
+            child = zygote.forks[0]
+            self.world.settle(lambda proc: proc is child)
+            self.world.ask(Ask.RELOAD)
+            self.world.settle(lambda proc: proc is child)
 
     @running
     @rule(code=CODES, hello=st.booleans())
-    def an_exit_overtakes_its_announcement(self, code: int, hello: bool) -> None:  # noqa: FBT001
+    def an_exit_overtakes_its_announcement(self, *, code: int, hello: bool) -> None:
         """Let a worker be born, perhaps say hello, and die; its death is heard first, then the hello."""
         kernel, zygote = self.world.kernel, self._busy_zygote()
         if zygote:
@@ -229,7 +242,7 @@ class Supervision(RuleBasedStateMachine):
 
     @running
     @rule(code=CODES, deaf=st.booleans(), dies=st.booleans())
-    def an_orphan_is_adopted(self, code: int, deaf: bool, dies: bool) -> None:  # noqa: FBT001
+    def an_orphan_is_adopted(self, *, code: int, deaf: bool, dies: bool) -> None:
         """Give the supervisor a child that it never ordered."""
         orphan = self.world.kernel.adopt()
         orphan.deaf = deaf
@@ -278,5 +291,6 @@ class Supervision(RuleBasedStateMachine):
 
 
 TestPromises = Supervision.TestCase
-if settings.default is not None and settings.get_current_profile_name() == "default":
-    TestPromises.settings = settings(settings.get_profile("supervisor"), max_examples=EXAMPLES, stateful_step_count=STEPS)
+if settings.get_current_profile_name() == "default":
+    usual = settings.get_profile("supervisor")
+    TestPromises.settings = settings(usual, max_examples=EXAMPLES, stateful_step_count=STEPS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from launcher.signals import Ask
@@ -15,7 +17,7 @@ def stops(orders: list[do.Action], reason: str = "reload") -> list[int]:
     return [order.ticket for order in orders if isinstance(order, do.Stop) and order.reason == reason]
 
 
-def reloading(**changes: object) -> World:
+def reloading(**changes: Any) -> World:
     """Return a world in which the zygote of a second generation imports."""
     world = booted(**changes)
     world.ask(Ask.RELOAD, "SIGHUP")
@@ -196,6 +198,24 @@ class TestRolling:
         world.settle_all_but(worker=booting)
 
         assert stops(world.orders)[0] == booting.ticket
+
+    def test_whoever_serves_is_kept_first_of_all_former_generations(self) -> None:
+        """A rolled-back generation's worker is not ended for one of the old generation that only boots."""
+        world = reloading(workers=4, max_surge=1)
+        world.settle_until(on.StoppedAccepting)
+        world.catch_up_until(lambda: world.serving(2) == 2)
+        world.kernel.die(world.workers(2)[0], 1)
+        world.deliver_all()
+        assert world.said("rolled-back")
+        booting = world.zygote(1).forks[0]
+        world.settle_all_but(worker=booting)
+        world.ask(Ask.RELOAD)
+        world.settle_all_but(worker=booting)
+        world.kernel.die(world.workers(1)[0], 1)  # its place is what the new generation waits for
+        world.settle_all_but(worker=booting)
+
+        assert booting.ticket in stops(world.orders)
+        assert world.serving(2) == 0 or world.serving(1) + world.serving(2) + world.serving(3) >= 4
 
 
 class TestSingletons:

@@ -18,8 +18,9 @@ def kinds(orders: list[do.Action], *types: type) -> list[do.Action]:
 @pytest.mark.parametrize("when", ["importing", "forking", "booting", "reload imports", "reload boots", "rolling"])
 def test_a_stop_preempts_whatever_goes_on(when: str) -> None:
     """Nothing new is started or let serve, all are told to go, exit 0."""
-    world = booted(workers=4, max_surge=1) if when in ("reload imports", "reload boots", "rolling") else World(workers=4)
+    world = World(workers=4, max_surge=1)
     if when not in ("importing", "forking", "booting"):
+        world.catch_up()
         world.ask(Ask.RELOAD)
     world.deliver_all()
     if when in ("forking", "booting", "reload boots"):
@@ -179,7 +180,7 @@ def test_adopted_orphans_get_term_then_kill() -> None:
     world.ask(Ask.STOP)
     world.catch_up()
 
-    assert [order.signal for order in kinds(world.orders, do.SweepOrphans) if order.signal] == [15, 9]
+    assert [order.signal for order in world.orders if isinstance(order, do.SweepOrphans) and order.signal] == [15, 9]
     assert not world.kernel.strangers
     assert world.now - begin == 5.0
 

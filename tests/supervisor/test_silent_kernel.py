@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,8 @@ from tests.supervisor.world import World, booted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _pytest.mark import ParameterSet
 
 ROUNDS = 60  # deadlines; a generation that nobody answers is tried again and again, so there is no end to them
 AT_REST = (State.SERVING, State.WARM, State.STUCK)
@@ -65,7 +67,7 @@ def entered() -> World:
     return world
 
 
-def held(**changes: object) -> World:
+def held(**changes: Any) -> World:
     """One worker is held because another boots."""
     world = booted(**changes)
     world.ask(Ask.RELOAD)
@@ -81,7 +83,7 @@ def held_and_mute() -> World:
     return world
 
 
-def draining(**changes: object) -> World:
+def draining(**changes: Any) -> World:
     """Old workers are told to go, and say nothing."""
     world = booted(**changes)
     for worker in world.workers():
@@ -225,6 +227,11 @@ def stopping(ask: Ask = Ask.STOP) -> World:
     return world
 
 
+def killed_by_quit() -> World:
+    """All have been killed, and still live."""
+    return stopping(Ask.STOP_NOW)
+
+
 def sweeping() -> World:
     """All are gone; orphans are asked for."""
     world = booted()
@@ -258,7 +265,7 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("worker", State.READY): (held, held_and_mute),
     ("worker", State.SERVING): (booted, leftovers),
     ("worker", State.DRAINING): (draining, singletons, stopping),
-    ("worker", State.KILLED): (killed, killed_unborn, lambda: stopping(Ask.STOP_NOW)),
+    ("worker", State.KILLED): (killed, killed_unborn, killed_by_quit),
     ("worker", State.STUCK): (stuck,),
     ("zygote", State.PREPARING): (importing, importing_and_mute),
     ("zygote", State.WARM): (booted, mute_zygote),
@@ -289,15 +296,21 @@ def states(world: World) -> set[object]:
 
 def test_every_state_is_driven_into() -> None:
     """A new state without a way into it fails here."""
-    named = {state for state in WAYS if not isinstance(state, tuple)}
+    others = {state for state in WAYS if not isinstance(state, tuple)}
     kinds = {state for _, state in (pair for pair in WAYS if isinstance(pair, tuple))}
 
-    assert named == {*Phase, *Stage}
+    assert others == {*Phase, *Stage}
     assert kinds == set(State)
     assert {(kind, state) for kind in ("worker", "zygote") for state in LEAVING} <= WAYS.keys()
 
 
-@pytest.mark.parametrize(("state", "way"), [(state, way) for state, ways in WAYS.items() for way in ways])
+def named(state: object, way: Callable[[], World]) -> ParameterSet:
+    """Return a case with a name that a failure can be found by."""
+    kind, of = state if isinstance(state, tuple) else (type(state).__name__.lower(), state)
+    return pytest.param(state, way, id=f"{kind} {of.name}: {getattr(way, '__name__', way)}")
+
+
+@pytest.mark.parametrize(("state", "way"), [named(state, way) for state, ways in WAYS.items() for way in ways])
 def test_silence_ends_at_a_deadline(state: object, way: Callable[[], World]) -> None:
     """From every state: an action at each deadline, nobody waits for ever, and a stop still ends it."""
     world = way()

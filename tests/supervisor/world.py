@@ -7,7 +7,7 @@ Owns the way of an event: from the air into the machine, its orders past the pro
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
@@ -37,7 +37,7 @@ ROUNDS = 200  # of a world that catches up: far more than any way to rest needs
 class World:
     """A machine, a pretend kernel, the time, and all that was ordered so far."""
 
-    def __init__(self, policy: Policy = POLICY, *, refusals: int = 0, **changes: object) -> None:
+    def __init__(self, policy: Policy = POLICY, *, refusals: int = 0, **changes: Any) -> None:
         """Begin at 1000 s, in a world that refuses so many starts."""
         policy = policy._replace(**changes)
         self.now = 1000.0
@@ -185,7 +185,7 @@ class World:
         for _ in range(ROUNDS):
             orders += self.deliver_all()
             going = [p for p in self.kernel.procs.values() if p.step != "running" or not held(p)]
-            if self.has_exited or not any([self.kernel.step(proc) for proc in going]):
+            if self.has_exited or not any([self.kernel.step(p) for p in going]):  # noqa: C419  all of them
                 return orders
         promise(0, "the world comes to rest", *self.kernel.procs.values())
         return orders
@@ -205,6 +205,15 @@ class World:
         if not self.has_exited:
             self.promises.look_at_rest()
         return orders
+
+    def catch_up_until(self, is_so: Callable[[], bool]) -> None:
+        """Let one event arrive, or all do one step, until something is so."""
+        for _ in range(MANY):
+            if is_so():
+                return
+            if not self.deliver(0) and not self.kernel.lanes:
+                for proc in list(self.kernel.procs.values()):
+                    self.kernel.step(proc)
 
     # ── who is who ──────────────────────────────────────────────────────────────────────────────
 
@@ -231,7 +240,7 @@ KEPT = 12  # processes, before the dead are dropped
 TOLD = 25  # events and orders that a failing test shows
 
 
-def booted(**changes: object) -> World:
+def booted(**changes: Any) -> World:
     """Return a world in which the first generation serves and nothing is awaited."""
     world = World(**changes)
     world.catch_up()

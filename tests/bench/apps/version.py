@@ -1,0 +1,3 @@
+"""The version of the app: a reload replaces this file."""
+
+VERSION = 1

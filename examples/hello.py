@@ -1,5 +1,7 @@
 """
-A small web server of the standard library, run by prod-run:
+A small web server of the standard library.
+
+Run it with prod-run:
 
     prod-run --chdir examples --bind 127.0.0.1:8000 --workers 2 hello:main
 
@@ -12,12 +14,13 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import socket
+
     from launcher import Worker
 
 VERSION = "1"

@@ -21,7 +21,7 @@ from launcher import protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from mmap import mmap
 
 ConfigT = TypeVar("ConfigT")
@@ -119,8 +119,9 @@ class Stopping(_Event):
 class Link:
     """The private channel to the supervisor; none when the app runs without prod-run."""
 
-    def __init__(self, channel: socket.socket | None = None) -> None:
+    def __init__(self, channel: socket.socket | None = None, show: Callable[[str], object] = lambda _: None) -> None:
         self._channel = channel
+        self.show = show  # the state, in the process title
         self._pid = os.getpid()
         self.stopping = Stopping(self)
         self.serving = _Event(self)
@@ -182,7 +183,9 @@ class Link:
             message = protocol.decode(datagram)
             if message.verb == "serve":
                 self.serving.set()
+                self.show("serving")
             elif message.verb == "stop":
+                self.show("stopping")
                 self.stopping.reason = message.text("reason")
                 self.stopping.last = message.flag("last")
                 self.stopping.set()
@@ -268,6 +271,7 @@ class Worker(Generic[ConfigT]):
     def _say_ready(self) -> None:
         if not self._said_ready:
             self._said_ready = True
+            self._link.show("ready")
             self._link.say("ready")
 
     def _may_serve(self) -> bool:

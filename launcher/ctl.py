@@ -1,73 +1,271 @@
 """
 The program `prod-ctl`: talk to a running prod-run.
 
-Owns its verbs; none of them is built in this version, and each says so.
-Must never need more than the standard library: it is run in probes.
+Owns its verbs and the text that people see; `supervisor.control` is the other end.
+Must never need more than the standard library: it is run in probes, in images without a shell.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 
-from launcher.errors import Exit
+from launcher import protocol
+from launcher.errors import Exit, LauncherError, Problem, UnavailableError, UsageError
+from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import NoReturn
 
-VERBS = ("status", "reload", "scale", "stop", "upgrade", "stacks", "top", "logs", "events", "health")
+LATER = ("upgrade", "top", "logs")
+VERBS = {
+    "status": "say how it is: generations, workers, listeners",
+    "reload": "reload; with --wait until it is committed or rejected",
+    "scale": "have N workers (or +N, -N), until it is stopped",
+    "stop": "drain and stop; --now kills",
+    "stacks": "write the stacks of all workers, or of SLOT, to the log",
+    "events": "what happened, the last 500 and then live, as JSON lines",
+    "health": "say whether it is ready, for probes: exit code 0 or 1",
+}
+HELP = """\
+Usage: prod-ctl [--socket PATH] [--json] VERB
 
-HELP = f"""\
-Usage: prod-ctl [--socket PATH] VERB
+Talk to a running prod-run.  Without --socket, to the only one that this user runs.
 
-Talk to a running prod-run.  Not in this version: signals do it (SIGHUP reloads, SIGTERM stops).
+Verbs:
+  status                say how it is: generations, workers
+  reload [--wait] [--timeout SECONDS]
+                        reload; --wait: until it is committed, or rejected
+  scale N|+N|-N         have so many workers, until it is stopped
+  stop [--now]          drain and stop; --now: kill
+  stacks [SLOT]         write the Python stacks of all workers, or of one, to prod-run's log
+  events [--past]       what happened, the last 500 events and then live, as JSON lines
+  health                say whether it is ready; for probes
+  upgrade, top, logs    not in this version
 
-Verbs: {", ".join(VERBS)}
+Options:
+  --socket PATH         the control socket; also the variable PROD_CTL_SOCKET
+  --json                answer for programs
+
+Exit codes: 0 done or committed, 1 rejected, rolled back or not ready, 2 wrong command line,
+69 nobody there, 75 timed out or pre-empted.
 """
+OPTIONS = {"reload": ("--wait", "--timeout"), "stop": ("--now",), "events": ("--past",)}
+ARGUMENTS = {"scale": (1, 1), "stacks": (0, 1)}
+
+
+class Request(NamedTuple):
+    """What was asked for on the command line."""
+
+    verb: str
+    words: tuple[str, ...]
+    flags: frozenset[str]
+    path: str
+    timeout: float | None  # seconds
+
+
+class Row(NamedTuple):
+    """One line of an answer."""
+
+    kind: str
+    facts: dict[str, str]
 
 
 def main() -> NoReturn:
     """Run `prod-ctl`; comes back only as an exit."""
-    code, text = answer(sys.argv[1:])
-    stream = sys.stderr if code else sys.stdout
     try:
-        stream.write(text.rstrip("\n") + "\n")
-        stream.flush()
-    except OSError:
-        code = code or Exit.OS_ERROR
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except LauncherError as error:
+        print(f"prod-ctl: {error}", file=sys.stderr)
+        code = error.exit_code
+    except BrokenPipeError:  # `prod-ctl events | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = Exit.DONE
+    except KeyboardInterrupt:
+        code = 130
     sys.exit(code)
 
 
-def answer(words: list[str]) -> tuple[int, str]:
-    """Say what to print, and the exit code: 0 for help and version, 2 for everything else so far."""
-    first = next(iter(_without_socket(words)), "")
-    if first in {"--help", "-h"}:
-        return Exit.DONE, HELP
-    if first == "--version":
+def run(argv: list[str]) -> int:
+    """Do what the words say; return the exit code."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return Exit.DONE if argv else Exit.USAGE
+    if argv[0] == "--version":
         from launcher import __version__  # noqa: PLC0415
 
-        return Exit.DONE, f"prod-ctl {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})"
-    return Exit.USAGE, f"prod-ctl: {_complaint(first)}"
+        print(f"prod-ctl {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})")
+        return Exit.DONE
+    request = understand(argv)
+    connection = connect(request.path or find_socket(os.environ, os.geteuid()))
+    connection.settimeout(request.timeout)
+    try:
+        return talk(connection, request)
+    except TimeoutError:
+        print(f"prod-ctl: no result within {request.timeout:g} s; prod-run goes on", file=sys.stderr)
+        return Exit.TEMPORARY
 
 
-def _without_socket(words: list[str]) -> list[str]:
-    rest = list(words)
-    while rest and (rest[0].startswith("--socket=") or (rest[0] == "--socket" and len(rest) > 1)):
-        rest = rest[1:] if "=" in rest[0] else rest[2:]
-    return rest
+def understand(argv: list[str]) -> Request:
+    """
+    Sort the words.
+
+    Raises:
+        UsageError: some of them are wrong.
+    """
+    words: list[str] = []
+    flags: set[str] = set()
+    path, timeout = os.environ.get("PROD_CTL_SOCKET", ""), None
+    rest = iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--socket", "--timeout"):
+            value = value if equals else next(rest, "")
+            if not value:
+                raise UsageError(Problem(name, "its value is missing", f"Write {name} VALUE"))
+            path = value if name == "--socket" else path
+            timeout = _seconds(value) if name == "--timeout" else timeout
+        elif word.startswith("--"):
+            flags.add(word)
+        else:
+            words.append(word)
+    verb, *arguments = words or [""]
+    _check(verb, arguments, flags)
+    if timeout is None and "--wait" not in flags and verb not in ("events", "stop"):
+        timeout = 10.0  # a supervisor that answers later than that is not well
+    return Request(verb, tuple(arguments), frozenset(flags), path, timeout)
 
 
-def _complaint(first: str) -> str:
-    one_of = f"Write one of {', '.join(VERBS)}"
-    if not first:
-        return f"no verb was given. {one_of}"
-    if first == "--socket":
-        return "--socket: its value is missing. Write --socket PATH"
-    if first.startswith("-"):
-        return f"{first}: there is no such option. See `prod-ctl --help`"
-    if first in VERBS:
-        return f"{first}: not in this version. Send a signal instead: SIGHUP, SIGTERM"
-    from launcher.settings import suggestion  # noqa: PLC0415
+def _check(verb: str, arguments: list[str], flags: set[str]) -> None:
+    if verb in LATER:
+        raise UsageError(Problem(verb, "not in this version"))
+    if verb not in VERBS:
+        from launcher.settings import suggestion  # noqa: PLC0415
 
-    return f"{first}: there is no such verb. {suggestion(first, VERBS) or one_of}"
+        reason = "there is no such verb" if verb else "no verb was given"
+        raise UsageError(Problem(verb, reason, suggestion(verb, (*VERBS, *LATER)) or "See `prod-ctl --help`"))
+    for flag in sorted(flags - {"--json", *OPTIONS.get(verb, ())}):
+        raise UsageError(Problem(flag, f"{verb!r} has no such option", "See `prod-ctl --help`"))
+    least, most = ARGUMENTS.get(verb, (0, 0))
+    if not least <= len(arguments) <= most:
+        expected = "no argument" if not most else "one argument" if least else "at most one argument"
+        raise UsageError(Problem(verb, f"it takes {expected}", "See `prod-ctl --help`"))
+
+
+def _seconds(text: str) -> float:
+    from launcher.quantities import BadValueError, duration  # noqa: PLC0415
+
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else duration(text)
+    except BadValueError as error:
+        raise UsageError(Problem("--timeout", error.reason, error.remedy)) from None
+
+
+def find_socket(environ: os._Environ[str] | dict[str, str], uid: int) -> str:
+    """
+    Find the control socket of the only prod-run that this user could mean.
+
+    Raises:
+        UnavailableError: there is none, or several.
+    """
+    bases = [f"{environ['XDG_RUNTIME_DIR']}/prod-run"] if environ.get("XDG_RUNTIME_DIR") else []
+    bases += ["/run/prod-run"] if uid == 0 else []
+    bases.append(f"/tmp/prod-run-{uid}")  # noqa: S108  made 0700 by prod-run, which checks its owner
+    places = [environ["RUNTIME_DIRECTORY"].partition(":")[0]] if environ.get("RUNTIME_DIRECTORY") else []
+    for base in bases:
+        try:
+            places += [f"{base}/{name}" for name in sorted(os.listdir(base))]
+        except OSError:
+            continue
+    found = [path for path in (f"{place}/control.sock" for place in places) if _is_live(path)]
+    if len(found) == 1:
+        return found[0]
+    reason = f"{len(found)} of them run here: {', '.join(found)}" if found else "no running prod-run was found"
+    raise UnavailableError(Problem("", reason, "Name one with --socket PATH"))
+
+
+def _is_live(path: str) -> bool:
+    try:
+        connect(path).close()
+    except UnavailableError:
+        return False
+    return True
+
+
+def connect(path: str) -> socket.socket:
+    """
+    Connect to a control socket.
+
+    Raises:
+        UnavailableError: nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(10.0)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        reason = f"no running prod-run answers there: {error.strerror or error}"
+        raise UnavailableError(Problem(path, reason, "Is it running, and as this user?")) from None
+    return connection
+
+
+def talk(connection: socket.socket, request: Request) -> int:
+    """Send the request and show what comes; return the exit code."""
+    fields: dict[str, protocol.Field] = {
+        "wait": "--wait" in request.flags,
+        "now": "--now" in request.flags,
+        "follow": "--past" not in request.flags,
+    }
+    if request.verb == "scale":
+        fields["workers"] = request.words[0]
+    if request.verb == "stacks":
+        fields["slot"] = request.words
+    connection.send(protocol.encode(request.verb, **fields))
+    is_json = "--json" in request.flags or request.verb == "events"
+    shown: list[Row] = []
+    while True:
+        datagram = connection.recv(protocol.LARGEST * 2)
+        if not datagram:
+            return _ended(request, shown)
+        message = protocol.decode(datagram)
+        if message.verb == "end":
+            text = message.text("text")
+            if text and not (is_json and shown):
+                print(_json({"text": text}) if is_json else text)
+            return message.number("code")
+        for row in _rows(message):
+            shown.append(row)
+            print(_json({"event": row.kind, **row.facts}) if is_json else _line(row), flush=True)
+
+
+def _ended(request: Request, shown: list[Row]) -> int:
+    if request.verb == "stop":
+        return Exit.DONE  # that is what was asked for
+    print("prod-ctl: prod-run ended before it answered", file=sys.stderr)
+    return Exit.DONE if shown and request.verb == "events" else Exit.TEMPORARY
+
+
+def _rows(message: protocol.Message) -> Iterator[Row]:
+    for text in message.texts("row"):
+        row = protocol.decode(text.encode("utf-8", "surrogateescape"))
+        facts = (fact.partition("=") for fact in row.texts("facts"))
+        yield Row(row.text("kind"), {name: value for name, _, value in facts})
+
+
+def _line(row: Row) -> str:
+    detail = row.facts.get("detail", "")
+    facts = "  ".join(f"{name} {value}" for name, value in row.facts.items() if name not in ("detail", "time", "level"))
+    indented = "".join(f"\n    {line}" for line in detail.splitlines())
+    return f"{row.kind:<22}{facts}{indented}"
+
+
+def _json(content: dict[str, str]) -> str:
+    import json  # noqa: PLC0415  `health` does without
+
+    return json.dumps(content, ensure_ascii=False)

@@ -85,11 +85,18 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             name=claim.name,
             workers=settings.workers,
             max_surge=settings.max_surge,
+            interface=settings.interface,
             preload=settings.preload,
             restart=settings.restart,
             boot_timeout=settings.boot_timeout,
             drain_delay=settings.drain_delay,
             drain_timeout=settings.drain_timeout,
+            stall_timeout=settings.stall_timeout,
+            max_rss=settings.max_rss,
+            max_age=settings.max_age,
+            control=control_path(settings.control, claim.directory, places.directory),
+            notify_socket=environ.get("NOTIFY_SOCKET", ""),
+            watchdog=watchdog(environ, os.getpid()),
             log_level=settings.log_level,
             directory=places.directory,
             interpreter=places.interpreter,
@@ -186,6 +193,23 @@ def interpreter_beside(script: str, executable: str) -> str:
     except OSError:
         return executable
     return beside if is_same and os.path.exists(beside) else executable
+
+
+def control_path(written: str, runtime_directory: str, directory: str) -> str:
+    """Say where prod-ctl's socket is to be; empty: nowhere."""
+    if written == "off":
+        return ""
+    if written:
+        return os.path.join(directory, written)
+    return f"{runtime_directory}/control.sock" if runtime_directory else ""
+
+
+def watchdog(environ: Mapping[str, str], pid: int) -> float:
+    """Return the seconds within which systemd wants a sign of life (sd_watchdog_enabled(3)); 0 if it does not."""
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return 0.0
+    text = environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdecimal() else 0.0
 
 
 def minimal_environment(environ: Mapping[str, str]) -> dict[str, str]:

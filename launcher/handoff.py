@@ -32,15 +32,22 @@ class Handoff(NamedTuple):
     name: str
     workers: int
     max_surge: int  # AS_MANY_AS_WORKERS: follows the number of workers
+    interface: str  # auto | callable
     preload: str  # auto | always | never
     restart: str  # always | on-failure | never
     boot_timeout: float
     drain_delay: float
     drain_timeout: float
+    stall_timeout: float  # 0: off
+    max_rss: int  # bytes; 0: off
+    max_age: float  # 0: off
     log_level: str  # debug | info | warning | error
     directory: str  # resolved anew for each generation, so symlinks in it are kept
     interpreter: str  # the same: `python` beside the script as it was called
     runtime_directory: str  # empty: none could be had
+    control: str  # path of the socket for prod-ctl; empty: none
+    notify_socket: str  # sd_notify(3): where the manager above listens; empty: nowhere
+    watchdog: float  # seconds between two signs of life that it expects; 0: none
     lock_fd: int  # keeps the runtime directory ours; -1: none
     environ_fd: int  # sealed memfd with the caller's environment: NUL-separated NAME=value
     open_files: int  # the caller's soft RLIMIT_NOFILE, for the app
@@ -68,15 +75,22 @@ def decode(data: bytes) -> Handoff:
         name=message.text("name"),
         workers=message.number("workers"),
         max_surge=message.number("max_surge"),
+        interface=message.text("interface"),
         preload=message.text("preload"),
         restart=message.text("restart"),
         boot_timeout=message.seconds("boot_timeout"),
         drain_delay=message.seconds("drain_delay"),
         drain_timeout=message.seconds("drain_timeout"),
+        stall_timeout=message.seconds("stall_timeout"),
+        max_rss=message.number("max_rss"),
+        max_age=message.seconds("max_age"),
         log_level=message.text("log_level"),
         directory=message.text("directory"),
         interpreter=message.text("interpreter"),
         runtime_directory=message.text("runtime_directory"),
+        control=message.text("control"),
+        notify_socket=message.text("notify_socket"),
+        watchdog=message.seconds("watchdog"),
         lock_fd=message.number("lock_fd"),
         environ_fd=message.number("environ_fd"),
         open_files=message.number("open_files"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from typing import NamedTuple as NamedTuple
+    from typing import NamedTuple as NamedTuple  # noqa: PLC0414  the way to say "exported" to type checkers
 else:
     from operator import itemgetter
 
@@ -39,7 +39,8 @@ else:
     class NamedTuple(metaclass=_NamedTupleType):
         """A tuple whose items have names; the part of typing.NamedTuple that prod-run uses."""
 
-        def __new__(cls, *args: object, **named: object) -> NamedTuple:
+        def __new__(cls, *args: object, **named: object) -> NamedTuple:  # noqa: PYI034  typing is what is spared
+            """Take the fields in their order or by name."""
             fields = cls._fields
             if named or len(args) != len(fields):
                 values = {**cls._field_defaults, **dict(zip(fields, args, strict=False)), **named}

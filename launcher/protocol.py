@@ -7,7 +7,7 @@ of which is the verb.  Must never send or receive: bytes in, values out, and the
 supervisor → zygote    prepare · spawn · close-listeners · end
 zygote → supervisor    prepared · refused · spawned · spawn-failed
 supervisor → worker    go · serve · stop
-worker → supervisor    hello · importing-failed · entered · ready · stopped-accepting · status
+worker → supervisor    hello · armed · entered · ready · stopped-accepting · status
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Message(NamedTuple):
         """Return a field that is true or false."""
         return bool(self.number(key))
 
-    def _parsed(self, key: str, kind: type[int] | type[float]) -> int | float:
+    def _parsed(self, key: str, kind: type[int | float]) -> int | float:
         try:
             return kind(self.text(key))
         except ValueError as error:

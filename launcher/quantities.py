@@ -76,6 +76,16 @@ def positive_duration(text: str) -> float:
     return seconds
 
 
+def duration_or_off(text: str) -> float:
+    """Read a duration in seconds; `off` is 0."""
+    return 0.0 if text == "off" else positive_duration(text)
+
+
+def size_or_off(text: str) -> int:
+    """Read a size in bytes; `off` is 0."""
+    return 0 if text == "off" else size(text)
+
+
 def size(text: str) -> int:
     """Read `512M` or `1G` into bytes; the units K, M, G, T are powers of 1024."""
     number, factor = _split(text, _BYTES_PER_UNIT)

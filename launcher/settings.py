@@ -48,6 +48,10 @@ class Settings(NamedTuple):
     boot_timeout: float
     drain_delay: float
     drain_timeout: float
+    stall_timeout: float  # 0: off
+    max_rss: int  # bytes; 0: off
+    max_age: float  # 0: off
+    control: str  # a path or `off`; empty: not given
     max_surge: int
     restart: str
     log_level: str
@@ -218,6 +222,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
             "",
             "default, since something listens" if listens else "default, since nothing listens",
         ),
+        "control": ("", "control.sock in the runtime directory", "default"),
         "name": (quantities.name_of_target(target), "" if target else "the target's module", "the target"),
         "chdir": ("", "the directory it was started in", "default"),
     }
@@ -236,6 +241,10 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         boot_timeout=_seconds(_value("boot-timeout", given)),
         drain_delay=_seconds(_value("drain-delay", given)),
         drain_timeout=_seconds(_value("drain-timeout", given)),
+        stall_timeout=_seconds(_value("stall-timeout", given)),
+        max_rss=_number(_value("max-rss", given)),
+        max_age=_seconds(_value("max-age", given)),
+        control=str(values["control"]),
         max_surge=_number(values["max-surge"]),
         restart=str(values["restart"]),
         log_level=str(_value("log-level", given)),

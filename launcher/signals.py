@@ -47,13 +47,16 @@ TABLE: tuple[Row, ...] = (
         Ask.RELOAD,
         "transactional reload; during a boot or reload one more is remembered, never more",
     ),
-    Row(signal.SIGUSR1, Ask.REPORT, "write a status report to the log"),
+    Row(signal.SIGUSR1, Ask.REPORT, "write a status report and the stacks of all workers to the log"),
     Row(signal.SIGUSR2, Ask.UPGRADE, "upgrade in place: not in this version, one line in the log"),
     Row(signal.SIGTTIN, Ask.MORE, "one worker more"),
     Row(signal.SIGTTOU, Ask.FEWER, "one worker fewer (at least 1)"),
 )
 
 ASK_OF = {int(row.signal): row.ask for row in TABLE}
+
+# Has a worker write its stacks (faulthandler).  Only sent to one that said it is armed: the default action is death.
+STACKS = signal.SIGRTMIN + 8
 
 # What a worker does nothing on, unless the app installed its own handler: an operator's `pkill -HUP NAME`
 # must not kill workers, as the default action of these signals would.

@@ -58,9 +58,10 @@ def exit_codes() -> str:
 def readme() -> str:
     """Return the README with its table of signals made anew."""
     text = (ROOT / "README.md").read_text()
-    begin, end = "<!-- signals: printed from launcher/signals.py -->\n", "\n<!-- end of signals -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+    begin, end = "<!-- signals: printed from launcher/signals.py -->\n", "\n<!-- end of signals -->\n"
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    assert found and found_end, "the README's marks around its table of signals are gone"  # noqa: PT018
     return f"{before}{begin}{signal_table()}{end}{after}"
 
 

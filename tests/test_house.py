@@ -44,6 +44,8 @@ PURE = {
     "launcher.supervisor.pacing",
     "launcher.supervisor.processes",
     "launcher.supervisor.records",
+    "launcher.supervisor.staffing",
+    "launcher.supervisor.upkeep",
     "launcher.supervisor.status",
     "launcher.supervisor.stopping",
 }
@@ -168,7 +170,8 @@ def test_each_operator_signal_is_named_in_one_table() -> None:
             name
             for name, path in MODULES.items()
             if any(
-                isinstance(node, ast.Attribute) and node.attr == number for node in ast.walk(ast.parse(path.read_text()))
+                isinstance(node, ast.Attribute) and node.attr == number
+                for node in ast.walk(ast.parse(path.read_text()))
             )
         }
         assert naming <= {"launcher.signals", "launcher.logs.stdout"}

@@ -1,0 +1,1 @@
+"""How lines look, and how they leave."""

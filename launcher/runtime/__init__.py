@@ -1,1 +1,1 @@
-"""What runs in the app's interpreter: zygote and workers."""
+"""What runs in the app's interpreter: the zygote and the workers."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import errno
 import gc
-import hashlib
 import os
 import socket
 import stat
 import sys
-import threading
+import zlib
 
 
 def obstacles() -> list[str]:
@@ -34,23 +33,26 @@ def freeze() -> None:
 
 def module_files() -> str:
     """Return a digest of all loaded module files: path, size and time of change."""
-    digest = hashlib.blake2b(digest_size=16)
+    lines = []
     for path in sorted(_paths()):
         try:
             facts = os.stat(path)
         except OSError:
             continue
-        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        lines.append(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}")
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    # This guards against deploys, not against forgers; hashlib would load OpenSSL, 3 ms of every start.
+    return f"{len(lines)}-{len(text)}-{zlib.crc32(text):08x}-{zlib.adler32(text):08x}"
 
 
 def _paths() -> set[str]:
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    return {os.path.realpath(file) for file in files if isinstance(file, str)}
+    return {file for file in files if isinstance(file, str)}
 
 
 def _threads() -> list[str]:
-    python = {thread.native_id: thread.name for thread in threading.enumerate()}
+    threading = sys.modules.get("threading")  # not loaded: Python knows of none
+    python = {thread.native_id: thread.name for thread in threading.enumerate()} if threading else {}
     try:
         tasks = [int(name) for name in os.listdir("/proc/self/task")]
     except OSError:  # no /proc: at least those that Python knows

@@ -7,12 +7,10 @@ be wrong with either.  Must never call the target.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
 import sys
-import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.api import Worker
@@ -52,7 +50,7 @@ class ImportFailedError(TargetError):
 _FOLDER = os.path.dirname(Target.call.__code__.co_filename)  # of this module, as tracebacks name it
 
 
-def load(target: str) -> Target:
+def load(target: str, interface: str = "auto") -> Target:
     """
     Import the module of a target and look at its attribute.
 
@@ -72,11 +70,13 @@ def load(target: str) -> Target:
     if not callable(found):
         reason = f"{attribute!r} is {_article(type(found).__name__)}, which cannot be called"
         raise TargetError(Problem(target, reason, "Name a function, such as `def main(worker): ...`"))
-    return _examine(target, found)
+    return _examine(target, found, interface)
 
 
 def cut_traceback(error: BaseException) -> str:
     """Write a traceback that begins at the app's first frame, and ends at its last."""
+    import traceback  # noqa: PLC0415  1 ms that only a failure has to pay
+
     shown = traceback.TracebackException(type(error), error, _first_of_the_app(error.__traceback__))
     ours = os.path.dirname(_FOLDER) + os.sep
     while len(shown.stack) > 1 and shown.stack[-1].filename.startswith(ours):
@@ -124,13 +124,15 @@ def _hidden_by_us(error: BaseException) -> str:
 
 def _no_attribute(target: str, found: object, part: str) -> Problem:
     names = [name for name in dir(found) if not name.startswith("_")]
+    import difflib  # noqa: PLC0415  1 ms that only a failure has to pay
+
     near = difflib.get_close_matches(part, names, 1)
     place = getattr(found, "__file__", None) or _article(type(found).__name__)
     remedy = f"Did you mean {near[0]!r}?" if near else "Name a function that is defined there"
     return Problem(target, f"there is no {part!r} in {place}", remedy)
 
 
-def _examine(target: str, function: Callable[..., Any]) -> Target:
+def _examine(target: str, function: Callable[..., Any], interface: str) -> Target:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -142,15 +144,15 @@ def _examine(target: str, function: Callable[..., Any]) -> Target:
     taking = next((p for p in parameters if _is_worker(p.annotation)), None)
     needed = [p.name for p in parameters if p.default is p.empty and p is not taking]
     if needed:
-        raise _cannot_fill(target, needed, is_annotated=taking is not None)
+        raise _cannot_fill(target, needed, may_be_web=interface == "auto" and taking is None)
     if taking is None:
         return Target(function, "", is_async)
     return Target(function, taking.name, is_async, is_positional=taking.kind is taking.POSITIONAL_ONLY)
 
 
-def _cannot_fill(target: str, needed: list[str], *, is_annotated: bool) -> TargetError | UsageError:
+def _cannot_fill(target: str, needed: list[str], *, may_be_web: bool) -> TargetError | UsageError:
     # PEP 3333 fixes the number of arguments, ASGI their names.
-    if not is_annotated and (len(needed) == _WSGI or needed == _ASGI):
+    if may_be_web and (len(needed) == _WSGI or needed == _ASGI):
         kind = "an ASGI" if needed == _ASGI else "a WSGI"
         return UsageError(Problem(target, f"it looks like {kind} application: not in this version"))
     names = ", ".join(repr(name) for name in needed)

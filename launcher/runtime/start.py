@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import os
 import resource
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from launcher import protocol
 from launcher.errors import Exit
 from launcher.runtime import titles
-from launcher.signals import HARMLESS_TO_WORKERS
+from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -41,6 +42,7 @@ class Order(NamedTuple):
     supervisor: int
     name: str
     target: str
+    interface: str  # auto | callable
     generation: int
     is_worker: bool
     listener_names: tuple[str, ...]  # in the order of their descriptors, from FIRST_LISTENER
@@ -85,6 +87,7 @@ def restore_signals() -> None:
     """Give a process that the app forked the signals of an ordinary one: it ends by SIGTERM."""
     if Signals.is_our_fork:
         return
+    faulthandler.unregister(STACKS)
     for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
         if signal.getsignal(number) in Signals.handlers:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -131,6 +134,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         message.number("supervisor"),
         message.text("name"),
         message.text("target"),
+        message.text("interface"),
         message.number("generation"),
         message.flag("is_worker"),
         message.texts("listeners"),

@@ -23,12 +23,12 @@ def _setter() -> Callable[[str], None]:
     sys.path.append(folders[0])
     try:
         from _setproctitle import setproctitle  # noqa: PLC0415
-
-        return setproctitle  # type: ignore[no-any-return]
     except ImportError:
         return lambda _: None
     finally:
         sys.path.remove(folders[0])
+    setter: Callable[[str], None] = setproctitle
+    return setter
 
 
 _setproctitle = _setter()

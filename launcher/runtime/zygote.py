@@ -63,7 +63,7 @@ def prepare(order: Order) -> Target:
 def import_target(order: Order) -> Target:
     """Import the target; if it cannot be had, say why and end."""
     try:
-        return load.load(order.target)
+        return load.load(order.target, order.interface)
     except LauncherError as error:
         refuse(order, error.exit_code, load.in_one_line(error), getattr(error, "detail", ""))
 

@@ -1,0 +1,1 @@
+"""The process that init sees: it decides, forks nothing of its own, and never imports the app."""

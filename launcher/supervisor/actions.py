@@ -92,6 +92,55 @@ class Forget(NamedTuple):
     ticket: int
 
 
+class Park(NamedTuple):
+    """Have a zygote fork a spare: a worker that waits for a slot."""
+
+    ticket: int
+    zygote: int
+    generation: int
+
+
+class Dismiss(NamedTuple):
+    """End a spare: it runs no app code, so there is nothing to drain."""
+
+    ticket: int
+
+
+class AskBeat(NamedTuple):
+    """Look at a worker's place on the heartbeat page; comes back as Beat."""
+
+    ticket: int
+
+
+class AskStacks(NamedTuple):
+    """Have a worker write its Python stacks."""
+
+    ticket: int
+    pid: int
+
+
+class TakeStacks(NamedTuple):
+    """Log what a worker wrote of its stacks, or why it wrote nothing."""
+
+    ticket: int
+    pid: int
+    slot: int
+    generation: int
+
+
+class Measure(NamedTuple):
+    """Measure a worker's memory; comes back as Measured."""
+
+    ticket: int
+    pid: int
+
+
+class Notify(NamedTuple):
+    """Tell the manager above, line by line as in sd_notify(3)."""
+
+    lines: tuple[str, ...]
+
+
 class Log(NamedTuple):
     """Write one line."""
 
@@ -120,6 +169,13 @@ Action = (
     | SignalGroup
     | SweepOrphans
     | Forget
+    | Park
+    | Dismiss
+    | AskBeat
+    | AskStacks
+    | TakeStacks
+    | Measure
+    | Notify
     | Log
     | Exit
 )

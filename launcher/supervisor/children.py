@@ -26,7 +26,7 @@ AT_ONCE = 64  # messages of one process: the others must not wait for one that n
 class Child:
     """One process that was ordered, from the supervisor's side."""
 
-    __slots__ = ("channel", "is_zygote", "notify", "outputs", "pid", "stacks", "ticket")
+    __slots__ = ("channel", "is_armed", "is_zygote", "notify", "outputs", "pid", "place", "stacks", "ticket")
 
     def __init__(self, ticket: int, *, is_zygote: bool) -> None:
         self.ticket = ticket
@@ -35,7 +35,22 @@ class Child:
         self.channel: socket.socket | None = None
         self.outputs: list[Lines] = []
         self.notify: socket.socket | None = None
+        self.place = -1  # on the heartbeat page
+        self.is_armed = False  # the stacks signal has its handler
         self.stacks = -1
+
+    def take_stacks(self) -> str:
+        """Return what it wrote of its stacks since the last time."""
+        text = b""
+        while self.stacks >= 0:
+            try:
+                piece = os.read(self.stacks, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        return text.decode("utf-8", "backslashreplace").rstrip()
 
     def close(self) -> None:
         """Close all that was kept for it."""
@@ -72,13 +87,61 @@ def listen(child: Child) -> list[on.Event]:
             if not datagram:
                 events.append(on.ChannelClosed(child.ticket))
                 break
-            events.append(_translate(child.ticket, protocol.decode(datagram)))
+            message = protocol.decode(datagram)
+            if message.verb == "armed":
+                child.is_armed = True
+            else:
+                events.append(_translate(child.ticket, message))
         except BlockingIOError:
             break
         except (OSError, ValueError):  # ProtocolError is a ValueError; ECONNRESET is an end like any other
             events.append(on.ChannelClosed(child.ticket))
             break
     return events
+
+
+def last_messages(known: dict[int, Child], dead: list[on.Event]) -> list[on.Event]:
+    """Return what the dead had said before: a refusal must not be heard after the end that it explains."""
+    pids = {event.pid for event in dead if isinstance(event, on.ProcessExited)}
+    said = [event for child in known.values() if child.pid in pids for event in listen(child)]
+    return [event for event in said if not isinstance(event, on.ChannelClosed)]
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal a child.  Only we reap it, and we have not: the number is still its own (DESIGN §2)."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def resident(pid: int) -> int:
+    """Return the bytes that a process has resident; 0 where /proc cannot tell (proc_pid_statm(5))."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def condition(pid: int) -> str:
+    """Say in words what the kernel thinks of a process (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            letter = file.read().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "unknown"
+    return _CONDITIONS.get(letter, f"state {letter}")
+
+
+_CONDITIONS = {
+    "T": "stopped by a signal",
+    "t": "stopped by a debugger",
+    "D": "in an uninterruptible wait of the kernel",
+    "Z": "dead",
+    "R": "running",
+    "S": "asleep",
+}
 
 
 def orphans(known: Iterable[int]) -> list[int]:

@@ -8,7 +8,10 @@ Must never decide or do anything.
 from __future__ import annotations
 
 from launcher.lean import NamedTuple
-from launcher.signals import Ask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.signals import Ask
 
 
 class Asked(NamedTuple):
@@ -16,6 +19,19 @@ class Asked(NamedTuple):
 
     ask: Ask
     origin: str  # "SIGHUP", "prod-ctl"
+
+
+class ScaleAsked(NamedTuple):
+    """An operator asked for so many workers."""
+
+    workers: int
+    origin: str
+
+
+class StacksAsked(NamedTuple):
+    """An operator wants to see what a worker does, or all (slot -1)."""
+
+    slot: int
 
 
 class ProcessExited(NamedTuple):
@@ -95,6 +111,20 @@ class ChannelClosed(NamedTuple):
     ticket: int
 
 
+class Beat(NamedTuple):
+    """What stands on a worker's place of the heartbeat page: it changes with each heartbeat."""
+
+    ticket: int
+    value: float
+
+
+class Measured(NamedTuple):
+    """How much memory a worker has resident, in bytes; 0 where /proc cannot tell."""
+
+    ticket: int
+    rss: int
+
+
 class GroupGone(NamedTuple):
     """Nothing is left of a process group."""
 
@@ -113,6 +143,8 @@ class Tick(NamedTuple):
 
 Event = (
     Asked
+    | ScaleAsked
+    | StacksAsked
     | ProcessExited
     | Started
     | StartFailed
@@ -124,6 +156,8 @@ Event = (
     | StoppedAccepting
     | StatusGiven
     | ChannelClosed
+    | Beat
+    | Measured
     | GroupGone
     | OrphansLeft
     | Tick

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+ZYGOTE = -1  # in place of a slot
+SPARE = -2
+
+
 class Phase(enum.Enum):
     """Where a generation stands between its order and its end (DESIGN §3.5)."""
 
@@ -39,12 +43,14 @@ class State(enum.Enum):
     DRAINING = "draining"
     KILLED = "killed"
     STUCK = "stuck"  # survived SIGKILL for five seconds: reported and given up
+    PARKED = "parked"  # a spare that waits for a slot
+    DUMPING = "dumping"  # it is writing its stacks, and is killed then
     PREPARING = "preparing"  # a zygote that imports
     WARM = "warm"  # a zygote that can fork
 
 
 UP = (State.READY, State.SERVING)
-LEAVING = (State.DRAINING, State.KILLED, State.STUCK)
+LEAVING = (State.DRAINING, State.DUMPING, State.KILLED, State.STUCK)
 
 
 class Failure(NamedTuple):
@@ -55,35 +61,57 @@ class Failure(NamedTuple):
     code: int  # exit code of prod-run if this is the first generation
 
 
+class Watch:
+    """What is looked at from time to time in a worker that serves; times are None if they are not."""
+
+    __slots__ = ("beat", "measure_at", "misses", "rss", "stacks_at", "too_old_at")
+
+    def __init__(self) -> None:
+        self.beat = 0.0  # what stood on the heartbeat page
+        self.misses = 0  # how often it stood there unchanged
+        self.rss = 0  # bytes
+        self.measure_at: float | None = None
+        self.too_old_at: float | None = None
+        self.stacks_at: float | None = None  # when stacks that were asked for are to be taken
+
+    def times(self) -> tuple[float | None, ...]:
+        """Return when to look again."""
+        return (self.measure_at, self.too_old_at, self.stacks_at)
+
+
 class Process:
-    """A zygote or worker, from its order to its end."""
+    """A zygote, worker or spare, from its order to its end."""
 
     __slots__ = (
         "deadline",
         "generation",
         "mute",
         "pid",
+        "recycle_for",
         "slot",
         "started",
         "state",
         "status",
         "stopped_accepting",
         "ticket",
+        "watch",
         "zygote",
     )
 
     def __init__(self, ticket: int, generation: Generation, slot: int, now: float, deadline: float) -> None:
         self.ticket = ticket
         self.generation = generation
-        self.slot = slot  # -1: a zygote
+        self.slot = slot  # or ZYGOTE, or SPARE
         self.pid = 0  # 0: not known yet
-        self.state = State.ORDERED if slot >= 0 else State.PREPARING
+        self.state = State.PREPARING if slot == ZYGOTE else State.ORDERED
         self.started = now
         self.deadline: float | None = deadline
         self.stopped_accepting = False
         self.mute = False  # its channel is closed
         self.zygote = 0  # ticket of the one that was asked to fork it; 0: nobody was
         self.status = ""  # in the worker's own words
+        self.watch = Watch()
+        self.recycle_for = ""  # why it is to be replaced, once a successor is up
 
     def enter(self, state: State, deadline: float | None) -> None:
         """Change the state; there is no state without a word on its deadline."""
@@ -97,8 +125,13 @@ class Process:
 
     @property
     def is_worker(self) -> bool:
-        """Say whether it is a worker, not a zygote."""
+        """Say whether it is a worker, not a zygote or spare."""
         return self.slot >= 0
+
+    @property
+    def role(self) -> str:
+        """Name what it is."""
+        return {ZYGOTE: "zygote", SPARE: "spare"}.get(self.slot, "worker")
 
 
 class Generation:
@@ -114,6 +147,7 @@ class Generation:
         "origin",
         "phase",
         "since",
+        "spare",
         "takes_worker",
         "unrespawnable",
         "workers",
@@ -126,6 +160,7 @@ class Generation:
         self.since = now
         self.phase = Phase.PREPARING
         self.zygote: Process | None = None
+        self.spare: Process | None = None  # forked ahead: becomes a worker the moment one dies
         self.imports_anew = False  # no preload: every worker imports for itself
         self.takes_worker = True
         self.files = ""
@@ -143,9 +178,13 @@ class Generation:
         """Return the workers that have not been told to go, and whose slots are one too many."""
         return [worker for worker in self.staying() if worker.slot >= target]
 
+    def processes(self) -> list[Process]:
+        """Return all of its processes."""
+        return [*self.workers.values(), *(p for p in (self.zygote, self.spare) if p)]
+
     def up(self, target: int | None = None) -> int:
         """Count the slots, those below `target` if it is given, with a ready worker or with their work done."""
-        slots = [*(w.slot for w in self.workers.values() if w.is_up), *self.done]
+        slots = {*(w.slot for w in self.workers.values() if w.is_up), *self.done}
         return sum(target is None or slot < target for slot in slots)
 
     def present(self) -> int:
@@ -154,8 +193,13 @@ class Generation:
 
     def missing(self, target: int) -> Iterator[int]:
         """Yield the slots below `target` that nobody has and whose work is not done."""
-        taken = {w.slot for w in self.workers.values() if w.state not in LEAVING}
+        taken = {w.slot for w in self.workers.values() if w.state not in LEAVING and not w.recycle_for}
         return (slot for slot in range(target) if slot not in taken and slot not in self.done)
+
+    def outlived(self) -> list[Process]:
+        """Return the workers that are to be recycled and whose successor is up, or has done the work already."""
+        up = {w.slot for w in self.workers.values() if w.is_up and not w.recycle_for}
+        return [w for w in self.staying() if w.recycle_for and (w.slot in up or w.slot in self.done)]
 
     def backoff(self, slot: int) -> Backoff:
         """Return the back-off of a slot."""
@@ -167,6 +211,13 @@ class Generation:
         return not self.imports_anew and (self.zygote is None or self.zygote.state is State.STUCK)
 
     @property
+    def wants_spare(self) -> bool:
+        """Say whether a worker should be forked ahead: it serves, and has none but what survives SIGKILL."""
+        if self.phase is not Phase.COMMITTED or self.imports_anew:
+            return False
+        return self.spare is None or self.spare.state is State.STUCK
+
+    @property
     def can_spawn(self) -> bool:
         """Say whether a worker can be had from it now."""
         if self.unrespawnable:
@@ -174,6 +225,3 @@ class Generation:
         if self.imports_anew:
             return True
         return self.zygote is not None and self.zygote.state is State.WARM and not self.zygote.mute
-
-
-ZYGOTE = -1  # in place of a slot

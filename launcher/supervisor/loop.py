@@ -90,7 +90,12 @@ class Loop:
         return time.monotonic() - self._skew
 
     def _wait(self) -> list[on.Event]:
+        upwards = self._hands.upwards
+        upwards.watch()
         deadline = self._machine.next_deadline()
+        if upwards.watchdog_at is not None:
+            sign = upwards.watchdog_at - self._skew
+            deadline = sign if deadline is None else min(deadline, sign)
         began = self.now()
         self._mind_output()
         self._show_title()
@@ -100,16 +105,16 @@ class Loop:
             # deadline that is overdue only because of us leaves them the time they had left.
             late = self.now() - began
             self._skew += late
-            self._hands.log("warning", "woke up late: deadlines moved", (("by", f"{late:.1f}s"),))
+            self._hands.journal.log("warning", "woke up late: deadlines moved", (("by", f"{late:.1f}s"),))
         return events
 
     def _linger(self) -> None:
         """Give whoever reads our output a moment to take the last lines, then let go of it."""
         ends = time.monotonic() + LINGER
-        while self._hands.output.wants_write and (left := ends - time.monotonic()) > 0:
+        while self._hands.journal.output.wants_write and (left := ends - time.monotonic()) > 0:
             self._mind_output()
             self._watcher.wait(left)
-        self._hands.output.close()
+        self._hands.journal.output.close()
 
     def _turn(self, events: list[on.Event]) -> None:
         """Record, decide, carry out, until nothing more follows."""
@@ -127,19 +132,14 @@ class Loop:
             numbers = os.read(self._signals, 4096)
         except BlockingIOError:
             return events
-        for number in numbers:
-            if number == signal.SIGUSR1:
-                for line in status.report(self._machine, self.now()):
-                    self._hands.carry_out(line)
-            elif number in ASK_OF:
-                events.append(on.Asked(ASK_OF[number], signal.Signals(number).name))
+        events += [on.Asked(ASK_OF[number], signal.Signals(number).name) for number in numbers if number in ASK_OF]
         # At any signal: SIGCHLD itself may have found the pipe full.
         dead = children.reap()
-        return events + self._hands.last_messages(dead) + dead
+        return events + children.last_messages(self._hands.children, dead) + dead
 
     def _mind_output(self) -> None:
         """Wait for room in our own output only while something is queued for it."""
-        output = self._hands.output
+        output = self._hands.journal.output
         fd, is_watching = output.fileno(), self._watcher.is_watching(output.fileno())
         if output.wants_write and not is_watching:
             self._watcher.watch(fd, self._flush, select.EPOLLOUT)
@@ -147,7 +147,7 @@ class Loop:
             self._watcher.forget(fd)
 
     def _flush(self) -> list[on.Event]:
-        self._hands.output.flush()
+        self._hands.journal.output.flush()
         return []
 
     def _show_title(self) -> None:

@@ -3,9 +3,8 @@ Every decision of the supervisor.
 
 Theory of operation: `record` writes down a fact and decides nothing; `decide` compares what is with
 what is wanted and orders what is missing.  Every order leaves a mark (a state), so deciding twice orders
-nothing twice, and every state that waits for somebody has a deadline.  Workers are replaced by
-counting: a former generation may keep as many workers as the current one still lacks.  So one rule
-covers the full reload, the rolling one, the restart of singletons and the way back.
+nothing twice, and every state that waits for somebody has a deadline.  `records` holds the facts,
+`staffing` the counting, `upkeep` what is looked at while all goes well; here stand the reload and the stop.
 
 Pure: it never waits, never acts, never asks the time.
 """
@@ -15,12 +14,13 @@ from __future__ import annotations
 import signal
 
 from launcher.errors import Exit as Code
-from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
-from launcher.supervisor.generation import LEAVING, ZYGOTE, Failure, Generation, Phase, Process, State
-from launcher.supervisor.records import GRACE, Policy, Records
+from launcher.supervisor import status, upkeep
+from launcher.supervisor.generation import Failure, Generation, Phase, State
+from launcher.supervisor.records import GRACE, Policy
+from launcher.supervisor.staffing import Staffing
 from launcher.supervisor.stopping import Stage, Stopping
 
 TYPE_CHECKING = False
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 HANDOVER = 1.0  # seconds that `committed` waits for old workers to say that they stopped accepting
 SECOND_STOP = 1.0  # seconds after which a second SIGTERM is a wish of its own, not an echo
-AT_ONCE = 16  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
+ALL = -1  # slots
 
 
-class Machine(Records):
+class Machine(Staffing):
     """The supervisor's mind: facts go in, orders come out."""
 
     __slots__ = ("decided_at", "numbers")
@@ -51,10 +51,15 @@ class Machine(Records):
 
     def record(self, event: on.Event, now: float) -> None:
         """Write down a fact; `now` is monotonic seconds."""
-        if isinstance(event, on.Asked):
-            self._on_asked(event, now)
-        else:
-            self.note(event, now)
+        match event:
+            case on.Asked():
+                self._on_asked(event, now)
+            case on.ScaleAsked(workers, origin):
+                self._scale(workers, origin)
+            case on.StacksAsked(slot):
+                upkeep.ask_stacks(self, slot, now)
+            case _:
+                self.note(event, now)
 
     def decide(self, now: float) -> list[do.Action]:
         """Compare what is with what is wanted; return what is to be done, in order."""
@@ -63,8 +68,10 @@ class Machine(Records):
         self._judge()
         self._advance_stop(now)
         self._commit(now)
+        upkeep.recycle(self, now)
         self._retire(now)
         self._spawn(now)
+        upkeep.take_stacks(self, now)
         self._announce(now)
         self._begin_reload(now)
         self._declare_done(now)
@@ -85,9 +92,13 @@ class Machine(Records):
         times += self.processes.leftovers.values()
         times += [self.announce_by, self.stop.deadline if self.stop else None]
         if not (self.stop and self.stop.stage is not Stage.DELAY):
-            retries = [g.backoff(slot).until for g in self._respawning() for slot in self._lacking(g)]
+            lacking = [(g, slot) for g in self._respawning() for slot in self._lacking(g)]
+            retries = [g.backoff(slot).until for g, slot in lacking if slot < 0 or self._has_room(g)]
             # What could have been started by now waits for an event, not for the time.
             times += [until for until in retries if until > self.decided_at]
+        # A worker that is too old may have to wait for its turn, with that time in the past.
+        looks = [time for p in self.processes.by_ticket.values() for time in p.watch.times()]
+        times += [time for time in looks if time is not None and time > self.decided_at]
         return min((time for time in times if time is not None), default=None)
 
     def _on_asked(self, asked: on.Asked, now: float) -> None:  # noqa: C901  a table
@@ -110,10 +121,16 @@ class Machine(Records):
                     self._log("info", "remembered reload: one is under way", origin=asked.origin)
                 self.reload_asked = asked.origin
             case Ask.MORE | Ask.FEWER:
-                self.wanted = max(1, self.wanted + (1 if asked.ask is Ask.MORE else -1))
-                self._log("info", "scaled", workers=self.wanted, origin=asked.origin)
+                self._scale(self.wanted + (1 if asked.ask is Ask.MORE else -1), asked.origin)
+            case Ask.REPORT:
+                self.orders += status.report(self, now)
+                upkeep.ask_stacks(self, ALL, now)
             case Ask.UPGRADE:
                 self._log("warning", "ignored upgrade: not in this version", origin=asked.origin)
+
+    def _scale(self, workers: int, origin: str) -> None:
+        self.wanted = max(1, workers)
+        self._log("info", "scaled", workers=self.wanted, origin=origin)
 
     # ── decide ──────────────────────────────────────────────────────────────────────────────────
 
@@ -134,6 +151,10 @@ class Machine(Records):
         self.candidate = Generation(self.numbers, self.reload_asked, now)
         self.reload_asked = ""
         self._log("info", "preparing", generation=self.numbers, origin=self.candidate.origin)
+        if self.current:
+            # The time is the sender's to add: it must be later than the signal that asked.
+            self._order(do.Notify(("RELOADING=1", f"STATUS={status.sentence(self)}")))
+        self.extend(self.policy.boot_timeout)
         self._start_zygote(self.candidate, now)
 
     def _is_reloading(self) -> bool:
@@ -148,7 +169,7 @@ class Machine(Records):
             self.announce_by = now
             for worker in new.staying():
                 if worker.state is State.READY:
-                    self._became_ready(worker)
+                    self._became_ready(worker, now)
             if former:
                 former.phase = Phase.RETIRING
                 self.others.append(former)
@@ -172,6 +193,7 @@ class Machine(Records):
             after = f"{now - self.current.since:.2f}s"
             up = f"{self.current.up(self.wanted)}/{self.wanted}"
             self._log("info", "committed", generation=self.current.number, workers=up, after=after)
+            self.announce_up()
 
     def _reject(self, failure: Failure, result: str = "rejected") -> None:
         rejected, self.candidate = self.candidate, None
@@ -184,7 +206,9 @@ class Machine(Records):
         kept = (("kept", self.current.number),) if self.current else ()
         fields = (("generation", rejected.number), *kept, ("reason", failure.reason))
         self._order(do.Log("info" if result == "pre-empted" else "error", result, fields, failure.detail))
-        if self.current is None and self.stop is None:
+        if self.stop is None and self.current:
+            self.announce_up()
+        elif self.stop is None:
             self.stop = Stopping("the first generation failed", failure.code)
 
     def _roll_back(self, failed: Generation, kept: Generation, reason: str) -> None:
@@ -193,123 +217,7 @@ class Machine(Records):
         failed.phase, kept.phase = Phase.RETIRING, Phase.COMMITTED
         self.current, self.fallback, self.announce_by = kept, None, None
         self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
-
-    def _retire(self, now: float) -> None:
-        if self.stop and self.stop.stage is not Stage.DELAY:
-            for generation in self.generations():
-                self._drain(generation.staying(), "stop", now)
-            return
-        if self.candidate:
-            self._drain(self.candidate.beyond(self._gate()), "scale", now)
-        lacking = self.wanted
-        if self.current and self._is_draining_first():
-            self._drain(self.current.staying(), "reload", now)
-        elif self.current:
-            self._drain(self.current.beyond(self.wanted), "scale", now)
-            lacking -= self.current.up(self.wanted)
-        former: list[Process] = []
-        for generation in reversed(self.others):
-            if generation.phase is Phase.REJECTED:
-                self._drain(generation.staying(), "rejected", now)
-            else:
-                former += generation.staying()
-        # Those that serve are kept first, whichever generation they are of.
-        former.sort(key=lambda worker: not worker.is_up)
-        self._drain(former[max(0, lacking) :], "reload", now)
-
-    def _drain(self, workers: list[Process], reason: str, now: float) -> None:
-        for worker in workers:
-            served = worker.state in (State.SERVING, State.ENTERED)
-            limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
-            worker.enter(State.DRAINING, now + limit)
-            self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop"))
-
-    def _spawn(self, now: float) -> None:
-        if self.stop and self.stop.stage is not Stage.DELAY:
-            return
-        for generation in self._respawning():
-            for slot in self._lacking(generation):
-                if generation.backoff(slot).until > now:
-                    continue
-                if slot == ZYGOTE:
-                    self._start_zygote(generation, now)
-                elif self._has_room(generation):
-                    self._start_worker(generation, slot, now)
-                else:
-                    break
-
-    def _respawning(self) -> list[Generation]:
-        """Return the generations whose missing processes are to be started."""
-        filling = self.candidate if self.candidate and self.candidate.phase is Phase.FILLING else None
-        return [g for g in (filling, self.current, self.fallback) if g]
-
-    def _lacking(self, generation: Generation) -> list[int]:
-        """Return what a generation should have and has not: slots, or its zygote."""
-        if generation.unrespawnable:
-            return []
-        if generation.lacks_zygote:
-            return [ZYGOTE]
-        if not generation.can_spawn or generation is self.fallback:
-            return []
-        if generation is self.current and self._is_draining_first():
-            return []
-        return list(generation.missing(self._gate() if generation is self.candidate else self.wanted))
-
-    def _has_room(self, generation: Generation) -> bool:
-        if sum(w.state is State.ORDERED for w in generation.workers.values()) >= AT_ONCE:
-            return False
-        if self.policy.max_surge == AS_MANY_AS_WORKERS:
-            return True
-        if self.policy.max_surge == 0 and any(g.present() for g in self.generations() if g is not generation):
-            return False  # singletons: two generations never run at once
-        return sum(g.present() for g in self.generations()) < self.wanted + self.policy.max_surge
-
-    def _is_draining_first(self) -> bool:
-        """Say whether singletons are being replaced: the old ones end before the new ones start."""
-        return self.policy.max_surge == 0 and self.candidate is not None and self.candidate.phase is Phase.FILLING
-
-    def _gate(self) -> int:
-        """Return how many workers of the candidate must be ready for the commit."""
-        surge = self.policy.max_surge
-        rolling = self.current is not None and 0 < surge < self.wanted
-        return surge if rolling else self.wanted
-
-    def _start_worker(self, generation: Generation, slot: int, now: float) -> None:
-        worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)
-        generation.workers[worker.ticket] = worker
-        if generation.zygote and not generation.imports_anew:
-            worker.zygote = generation.zygote.ticket
-            self._order(do.ForkWorker(worker.ticket, worker.zygote, generation.number, slot))
-        else:
-            self._order(do.ExecWorker(worker.ticket, generation.number, slot))
-
-    def _start_zygote(self, generation: Generation, now: float) -> None:
-        generation.zygote = self.processes.order(generation, ZYGOTE, now, now + self.policy.boot_timeout)
-        self._order(do.StartZygote(generation.zygote.ticket, generation.number))
-
-    def _end_zygotes(self, now: float) -> None:
-        """End the zygotes that nobody needs, each after its last worker, and drop what is over."""
-        for generation in self.generations():
-            zygote = generation.zygote
-            if zygote is None or zygote.state in LEAVING or self._needs_zygote(generation):
-                continue
-            if zygote.state is State.PREPARING:  # it would hear us only when the import ends
-                self._kill(zygote, now)
-            else:
-                zygote.enter(State.DRAINING, now + GRACE)
-                self._order(do.EndZygote(zygote.ticket))
-        for generation in [g for g in self.others if g is not self.fallback and not g.workers and not g.zygote]:
-            self.others.remove(generation)
-            if generation.phase is Phase.RETIRING:
-                self._log("info", "retired", generation=generation.number)
-
-    def _needs_zygote(self, generation: Generation) -> bool:
-        if generation.phase is not Phase.PREPARING and (generation.imports_anew or generation.unrespawnable):
-            return False
-        if generation.present():
-            return True
-        stopping = self.stop is not None and self.stop.stage is not Stage.DELAY
-        return not stopping and generation in (self.current, self.candidate, self.fallback)
+        self.announce_up()
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 
@@ -318,6 +226,8 @@ class Machine(Records):
         self.stop = Stopping(origin, Code.DONE, now, now + (self.policy.drain_delay if serving else 0.0))
         self.reload_asked, self.announce_by = "", None
         self._log("info", "stopping", origin=origin)
+        self._order(do.Notify(("STOPPING=1", f"STATUS={status.sentence(self)}")))
+        self.extend(self.policy.drain_delay + self.policy.drain_timeout)
 
     def _hurry(self, origin: str, now: float) -> None:
         if self.stop is None or self.stop.immediate:

@@ -14,11 +14,11 @@ import time
 
 from launcher import handoff as handoffs
 from launcher.errors import Exit
-from launcher.logs import formats
-from launcher.logs.stdout import Stdout
 from launcher.signals import ASK_OF
 from launcher.supervisor import listeners
 from launcher.supervisor.carry_out import Hands
+from launcher.supervisor.control import Control
+from launcher.supervisor.journal import Journal
 from launcher.supervisor.loop import Loop, Watcher
 from launcher.supervisor.machine import Machine
 from launcher.supervisor.records import Policy
@@ -59,14 +59,9 @@ def _read(fd: int) -> Handoff:
 
 
 def _assemble(handoff: Handoff) -> Loop:
-    is_terminal = os.isatty(1)
-
-    def notice(lines: int) -> bytes:
-        record = formats.Record(time.time(), "warning", "dropped output", (("lines", lines),))
-        return (formats.console(record) if is_terminal else formats.logfmt(record)).encode()
-
     watcher = Watcher()
-    hands = Hands(handoff, watcher, Stdout(1, notice=notice), is_colour=is_terminal)
+    journal = Journal(1, handoff.log_level)
+    hands = Hands(handoff, watcher, journal)
     policy = Policy(
         workers=handoff.workers,
         max_surge=handoff.max_surge,
@@ -75,15 +70,31 @@ def _assemble(handoff: Handoff) -> Loop:
         boot_timeout=handoff.boot_timeout,
         drain_delay=handoff.drain_delay,
         drain_timeout=handoff.drain_timeout,
+        stall_timeout=handoff.stall_timeout,
+        max_rss=handoff.max_rss,
+        max_age=handoff.max_age,
     )
     machine = Machine(policy, time.monotonic(), _chance)
-    hands.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))
+    journal.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))
     for listener in handoff.listeners:
-        hands.log("info", "listening", (("name", listener.name), ("address", listener.address)))
+        journal.log("info", "listening", (("name", listener.name), ("address", listener.address)))
     # The handlers must be there before the mask is lifted: signals wait since the exec.
     for number in (*ASK_OF, signal.SIGCHLD):
         signal.signal(number, _note)
-    return Loop(machine, hands, watcher, _title_setter())
+    loop = Loop(machine, hands, watcher, _title_setter())
+    if handoff.control:
+        _open_control(Control(handoff.control, machine, watcher, loop.now), journal)
+    return loop
+
+
+def _open_control(control: Control, journal: Journal) -> None:
+    try:
+        control.open()
+    except OSError as error:
+        # A read-only file system costs this socket and nothing else.
+        journal.log("warning", "no control socket", (("path", control.path), ("reason", error.strerror)))
+    else:
+        journal.listeners.append(control.tell)
 
 
 def _unblock_signals() -> None:

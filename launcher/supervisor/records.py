@@ -15,7 +15,8 @@ from launcher.errors import Exit as Code
 from launcher.lean import NamedTuple
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
-from launcher.supervisor.generation import LEAVING, UP, Failure, Generation, Phase, Process, State
+from launcher.supervisor import status
+from launcher.supervisor.generation import LEAVING, SPARE, UP, Failure, Generation, Phase, Process, State
 from launcher.supervisor.pacing import Bucket
 from launcher.supervisor.processes import Processes, in_words
 from launcher.supervisor.stopping import Stage, Stopping
@@ -24,7 +25,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MEASURE = 5.0  # seconds between two looks at a worker's memory
 GRACE = 5.0  # seconds for what nobody waits for: rejected workers, zygotes, leftovers, a SIGKILL to work
+DUMP = 0.5  # seconds that a process has to write its stacks before it is killed
+MARGIN = 15.0  # seconds on top of a limit, for the kills and the sweep after it
+MISSES = 2  # looks at an unchanged heartbeat, half a stall's time apart
 ENTERED_IS_READY = 1.0  # seconds that a target without a Worker must live (DESIGN §3.2)
 
 
@@ -38,6 +43,9 @@ class Policy(NamedTuple):
     boot_timeout: float
     drain_delay: float
     drain_timeout: float
+    stall_timeout: float = 0.0  # 0: off
+    max_rss: int = 0  # bytes; 0: off
+    max_age: float = 0.0  # 0: off
 
 
 class Records:
@@ -88,7 +96,7 @@ class Records:
             case on.OrphansLeft(count):
                 if self.stop:
                     self.stop.orphans_left = count
-            case on.Asked() | on.Tick():
+            case on.Asked() | on.ScaleAsked() | on.StacksAsked() | on.Tick():
                 pass
             case on.Started() | on.Hello() if not self.processes.knows(event.ticket):
                 # Given up before it had a PID; its channel is closed, so it ends by itself.
@@ -106,7 +114,11 @@ class Records:
                 self._claim(process, pid, now)
             case on.Hello(_, pid):
                 self._claim(process, pid, now)
-                if process.state is State.ORDERED and self.processes.knows(process.ticket):
+                if process.state is not State.ORDERED or not self.processes.knows(process.ticket):
+                    return
+                if process.slot == SPARE:
+                    process.enter(State.PARKED, None)
+                else:
                     process.enter(State.BOOTING, process.deadline)
                     self._order(do.Go(process.ticket, process.slot))
             case on.StartFailed(_, reason):
@@ -116,19 +128,28 @@ class Records:
             case on.Entered() if process.state is State.BOOTING:
                 process.enter(State.ENTERED, now + ENTERED_IS_READY)
             case on.BecameReady() if process.state in (State.BOOTING, State.ENTERED):
-                self._became_ready(process)
+                self._became_ready(process, now)
+            case on.Beat(_, value):
+                watch = process.watch
+                watch.misses = watch.misses + 1 if value == watch.beat else 0
+                watch.beat = value
+                if watch.misses >= MISSES and process.state is State.SERVING:
+                    process.enter(State.SERVING, now)  # at once: it might beat again before the next look
+            case on.Measured(_, rss):
+                process.watch.rss = rss
             case on.StoppedAccepting():
                 process.stopped_accepting = True
             case on.StatusGiven(_, text):
                 process.status = text
             case on.Prepared() if process.state is State.PREPARING:
                 self._on_prepared(process, event)
+                self.extend(self.policy.boot_timeout)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
                 self._refused(process.generation, event)
             case on.ChannelClosed():
                 process.mute = True
-                if process.state in (State.PREPARING, State.WARM, State.READY):
+                if process.state in (State.PREPARING, State.WARM, State.READY, State.PARKED):
                     # Nothing can be asked of it any more.  Mostly its end follows at once, and tells more.
                     process.enter(process.state, min(process.deadline or now + GRACE, now + GRACE))
             case _:
@@ -162,11 +183,18 @@ class Records:
         generation.unrespawnable = why
         self._log("error", "cannot respawn: reload when the code is right", generation=generation.number, reason=why)
 
-    def _became_ready(self, worker: Process) -> None:
+    def _became_ready(self, worker: Process, now: float) -> None:
         if worker.generation is self.candidate or worker.generation.phase is Phase.REJECTED:
             worker.enter(State.READY, None)  # held; without end if it is rejected already
             return
-        worker.enter(State.SERVING, None)
+        policy, watch = self.policy, worker.watch
+        # Twice in a stall's time: what stood still twice has stood still for all of it.
+        beats = policy.stall_timeout > 0 and worker.generation.takes_worker
+        worker.enter(State.SERVING, now + policy.stall_timeout / 2 if beats else None)
+        if policy.max_age:
+            watch.too_old_at = now + policy.max_age * (0.9 + 0.2 * self.chance())
+        if policy.max_rss:
+            watch.measure_at = now + MEASURE
         self._order(do.Serve(worker.ticket))
 
     # ── who died ────────────────────────────────────────────────────────────────────────
@@ -206,8 +234,8 @@ class Records:
             process.generation.done[process.slot] = code
             self._log_end("info", "finished worker", process, code, now)
             return
-        self._log_end("error", "lost worker" if process.is_worker else "lost zygote", process, code, now)
-        self._failed(process, f"a {'worker' if process.is_worker else 'zygote'} ended: {in_words(code)}", now)
+        self._log_end("error", f"lost {process.role}", process, code, now)
+        self._failed(process, f"a {process.role} ended: {in_words(code)}", now)
 
     def _is_done(self, worker: Process, code: int) -> bool:
         """Say whether this end means that the work is done (DESIGN §3.6)."""
@@ -223,14 +251,18 @@ class Records:
         generation = process.generation
         if process.is_worker:
             del generation.workers[process.ticket]
-            return
-        if generation.zygote is process:
+        elif generation.zygote is process:
             generation.zygote = None
+        elif generation.spare is process:
+            generation.spare = None
 
     def _failed(self, process: Process, reason: str, now: float, code: int = Code.SOFTWARE) -> None:
         """Draw the consequence of an end that nobody asked for."""
         generation = process.generation
         if process.state in LEAVING:
+            return
+        if process.slot == SPARE:
+            self._pace(process, now)  # nobody misses it: not a reason to reject or roll back
             return
         if generation.phase in (Phase.PREPARING, Phase.FILLING, Phase.ROLLING):
             generation.failure = generation.failure or Failure(reason, "", code)
@@ -254,14 +286,22 @@ class Records:
             del self.processes.leftovers[pgid]
             self._order(do.SignalGroup(pgid, signal.SIGKILL))
 
-    def _expire_one(self, process: Process, now: float) -> None:
+    def _expire_one(self, process: Process, now: float) -> None:  # noqa: C901, PLR0912  a table
         limit = f"within --boot-timeout {self.policy.boot_timeout:g}s"
         match process.state:
             case State.ENTERED:
-                self._became_ready(process)
+                self._became_ready(process, now)
+            case State.SERVING if process.watch.misses < MISSES:
+                self._order(do.AskBeat(process.ticket))
+                process.enter(State.SERVING, now + self.policy.stall_timeout / 2)
+            case State.SERVING:
+                reason = f"{in_short(process)} gave no heartbeat within --stall-timeout {self.policy.stall_timeout:g}s"
+                self._log("error", "stalled", **identity(process), reason=reason)
+                self._failed(process, reason, now)
+                self._dump(process, now)
             case State.PREPARING if not process.mute:
                 self._give_up(process, f"the import did not end {limit}", now)
-            case State.PREPARING | State.WARM | State.READY:
+            case State.PREPARING | State.WARM | State.READY | State.PARKED:
                 self._give_up(process, f"{in_short(process)} closed its channel", now)
             case State.ORDERED:
                 zygote = self.processes.by_ticket.get(process.zygote)
@@ -272,8 +312,13 @@ class Records:
                 what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
                 self._give_up(process, f"{in_short(process)} {what} {limit}", now)
             case State.DRAINING:
-                if process.is_worker:
+                if process.is_worker and process.pid:
                     self._log("error", "killed straggler: drain limit", **identity(process))
+                    self._dump(process, now)
+                else:
+                    self._kill(process, now)
+            case State.DUMPING:
+                self._take_stacks(process)
                 self._kill(process, now)
             case State.KILLED:
                 self._log("error", "unkillable: survived SIGKILL" if process.pid else "missing", **identity(process))
@@ -287,6 +332,16 @@ class Records:
         self._failed(process, reason, now)
         self._kill(process, now)
 
+    def _dump(self, process: Process, now: float) -> None:
+        """Have a process write its stacks before it is killed; its slot is free from now on."""
+        process.enter(State.DUMPING, now + DUMP)
+        process.watch.stacks_at = None  # what was asked for comes with these
+        self._order(do.AskStacks(process.ticket, process.pid))
+
+    def _take_stacks(self, process: Process) -> None:
+        process.watch.stacks_at = None
+        self._order(do.TakeStacks(process.ticket, process.pid, process.slot, process.generation.number))
+
     def _kill(self, process: Process, now: float) -> None:
         process.enter(State.KILLED, now + GRACE)
         if process.pid:
@@ -296,10 +351,20 @@ class Records:
         """Give up those that never had a PID, whose zygote is gone and whose channel nobody holds."""
         for process in [p for p in self.processes.by_ticket.values() if p.zygote and p.mute and not p.pid]:
             if not self.processes.knows(process.zygote):
-                self._log("error", "lost worker with its zygote", **identity(process))
+                self._log("error", f"lost {process.role} with its zygote", **identity(process))
                 self._over(process)
                 self._failed(process, f"{in_short(process)} was lost with its zygote", now)
         self.processes.settle_orphans()
+
+    # ── what the manager above hears (sd_notify(3)) ─────────────────────────────────────────────
+
+    def extend(self, seconds: float) -> None:
+        """Ask for time: the next sign of life comes within so many seconds."""
+        self._order(do.Notify((f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}",)))
+
+    def announce_up(self) -> None:
+        """Say READY, also when a reload failed: else a unit hangs in "reloading" for ever (systemd#37515)."""
+        self._order(do.Notify(("READY=1", f"STATUS={status.sentence(self)}")))
 
     # ── small words ─────────────────────────────────────────────────────────────────────────────
 
@@ -316,7 +381,7 @@ class Records:
 
 def in_short(process: Process) -> str:
     """Name a process in a sentence."""
-    return f"worker {process.slot}" if process.is_worker else "the zygote"
+    return f"worker {process.slot}" if process.is_worker else f"the {process.role}"
 
 
 def identity(process: Process) -> dict[str, int]:

@@ -30,6 +30,12 @@ def sentence(records: Records) -> str:
     return ", ".join(parts) or "starting"
 
 
+def is_ready(records: Records) -> bool:
+    """Say whether a request would be answered: a generation is committed, a worker is up, nothing is draining."""
+    current = records.current
+    return records.stop is None and current is not None and any(w.is_up for w in current.workers.values())
+
+
 def report(records: Records, now: float) -> list[do.Log]:
     """Return the lines of a full report: one for prod-run, one for each generation and process."""
     lines = [do.Log("info", "status", (("is", sentence(records)), ("orphans", records.processes.orphans)))]

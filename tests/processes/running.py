@@ -130,6 +130,11 @@ class Running:
                 found[pid] = int(role.partition("]")[0])
         return found
 
+    def spare(self) -> int:
+        """Wait for the spare and return its PID: from then on nothing is being forked."""
+        until(lambda: any("[spare]" in title(pid) for pid in children_of(self.pid)), "a spare")
+        return next(pid for pid in children_of(self.pid) if "[spare]" in title(pid))
+
     def zygotes(self) -> list[int]:
         """Return the PIDs of the living zygotes."""
         return [pid for pid in children_of(self.pid) if "[zygote]" in title(pid)]

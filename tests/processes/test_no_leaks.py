@@ -91,7 +91,8 @@ def _kill_all(running: Running) -> None:
 
 
 def _all_holdings(running: Running) -> tuple[Holdings, Holdings]:
-    until(lambda: len(children_of(running.pid)) == 2, "only a zygote and a worker")
+    running.spare()
+    until(lambda: len(children_of(running.pid)) == 3, "only a zygote, a worker and a spare")
     return _holdings(running.pid), _holdings(running.zygotes()[0])
 
 

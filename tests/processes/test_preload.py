@@ -280,9 +280,11 @@ def test_titles_name_role_generation_and_slot(start: Callable[..., Running], app
     app(MAIN)
     running = start("--name", "shop", "app:main")
     running.wait_for(event="committed")
+    running.spare()
     (zygote,), (worker,) = running.zygotes(), running.workers()
 
     assert title(zygote) == "prod-run: shop [zygote] generation 1"
-    assert title(worker) == "prod-run: shop [worker 0] generation 1"
+    assert title(worker) == "prod-run: shop [worker 0] generation 1 serving"
+    assert title(running.spare()) == "prod-run: shop [spare] generation 1"
     assert title(running.pid).startswith("prod-run: shop [supervisor]")
     assert running.stop() == 0

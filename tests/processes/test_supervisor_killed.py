@@ -76,7 +76,7 @@ def test_an_unfinished_reload_goes_with_it(
         hello(2, "import launcher; launcher.Worker.ready = lambda worker: time.sleep(3600)")
     running.send(signal.SIGHUP)
     until(lambda: f"generation 2 {state}" in title(running.pid), state)
-    expected = 4 if state == "preparing" else 6  # a zygote and two workers; another zygote, and its two workers
+    expected = 5 if state == "preparing" else 7  # zygote, two workers, spare; another zygote, and its two workers
     until(lambda: len(children_of(running.pid)) == expected, f"{expected} children")
 
     assert _time_to_end(running, expected) < ALLOWED

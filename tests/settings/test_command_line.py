@@ -15,6 +15,7 @@ import pytest
 from launcher import addresses, ctl
 from launcher import exec as launching
 from launcher.cli import parse
+from launcher.errors import LauncherError
 from launcher.supervisor import listeners
 
 if TYPE_CHECKING:
@@ -390,20 +391,29 @@ def test_show_config_reports_problems_instead(program: Program) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["reload", "--wait"], 2, "prod-ctl: reload: not in this version"),
-        (["--socket", "/run/x", "status"], 2, "prod-ctl: status: not in this version"),
-        (["--socket=/run/x", "health"], 2, "prod-ctl: health: not in this version"),
-        (["relaod"], 2, "prod-ctl: relaod: there is no such verb. Did you mean reload?"),
-        (["--bogus"], 2, "prod-ctl: --bogus: there is no such option"),
+        (["top"], 2, "top: not in this version"),
+        (["upgrade"], 2, "upgrade: not in this version"),
+        (["--socket", "/nowhere/x", "status"], 69, "/nowhere/x: no running prod-run answers there"),
+        (["--socket=/nowhere/x", "health"], 69, "/nowhere/x: no running prod-run answers there"),
+        (["relaod"], 2, "relaod: there is no such verb. Did you mean reload?"),
+        (["status", "--bogus"], 2, "--bogus: 'status' has no such option"),
+        (["status", "much"], 2, "status: it takes no argument"),
+        (["scale"], 2, "scale: it takes one argument"),
+        (["reload", "--timeout", "soon"], 2, "--timeout: 'soon' is not a duration"),
         (["--socket"], 2, "its value is missing"),
-        ([], 2, "no verb was given"),
+        ([], 2, "Usage: prod-ctl"),
         (["--help"], 0, "Usage: prod-ctl"),
         (["--version"], 0, "prod-ctl "),
     ],
 )
-def test_prod_ctl_says_what_it_cannot_do_yet(words: list[str], code: int, sentence: str) -> None:
-    """Refused, never accepted and ignored."""
-    found, text = ctl.answer(words)
+def test_prod_ctl_says_what_is_wrong_with_its_words(
+    words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused with a sentence, never accepted and ignored."""
+    try:
+        found, text = ctl.run(words), ""
+    except LauncherError as error:
+        found, text = error.exit_code, str(error)
 
     assert found == code
-    assert sentence in text
+    assert sentence in text + capsys.readouterr().out

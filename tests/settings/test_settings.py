@@ -124,7 +124,7 @@ def test_an_explicit_restart_is_kept() -> None:
         ("name", "..", "'..' is not a name"),
         ("name", "x" * 49, "is not a name"),
         ("bind", "localhost", "'localhost' is not an address. Write HOST:PORT"),
-        ("stall-timeout", "30s", "not in this version. Leave it out, or write off"),
+        ("stall-timeout", "soon", "'soon' is not a duration"),
         ("env-file", "x", "not in this version. Leave it out"),
         ("daemon", "on", "not in this version"),
         ("introspect", "127.0.0.1:8900", "not in this version. Leave it out, or write off"),

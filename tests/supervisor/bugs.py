@@ -18,7 +18,7 @@ BUGS = (
     # ── DESIGN §4 ───────────────────────────────────────────────────────────────────────────────
     Bug(
         "retire on fork",
-        "machine",
+        "staffing",
         "            lacking -= self.current.up(self.wanted)\n",
         "            lacking -= self.current.up(self.wanted)\n"
         "        if self.candidate:\n"
@@ -109,14 +109,14 @@ BUGS = (
     # ── each deadline dropped ───────────────────────────────────────────────────────────────────
     Bug(
         "no deadline: PREPARING",
-        "machine",
+        "staffing",
         "        self._order(do.StartZygote(generation.zygote.ticket, generation.number))\n",
         "        self._order(do.StartZygote(generation.zygote.ticket, generation.number))\n"
         "        generation.zygote.deadline = None\n",
     ),
     Bug(
         "no deadline: ORDERED",
-        "machine",
+        "staffing",
         "        worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)\n",
         "        worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)\n"
         "        worker.deadline = None\n",
@@ -141,13 +141,13 @@ BUGS = (
     ),
     Bug(
         "no deadline: DRAINING worker",
-        "machine",
+        "staffing",
         "worker.enter(State.DRAINING, now + limit)",
         "worker.enter(State.DRAINING, None)",
     ),
     Bug(
         "no deadline: DRAINING zygote",
-        "machine",
+        "staffing",
         "zygote.enter(State.DRAINING, now + GRACE)",
         "zygote.enter(State.DRAINING, None)",
     ),
@@ -202,13 +202,13 @@ BUGS = (
     # ── others ──────────────────────────────────────────────────────────────────────────────────
     Bug(
         "a rolled-back generation keeps respawning",
-        "machine",
+        "staffing",
         "return [g for g in (filling, self.current, self.fallback) if g]",
         "return [g for g in (filling, self.current, self.fallback, *self.others) if g]",
     ),
     Bug(
         "a rolled-back generation goes before the old is back",
-        "machine",
+        "staffing",
         "                former += generation.staying()\n",
         "                former += generation.staying()\n"
         "                if self.current and generation.number > self.current.number:\n"
@@ -216,13 +216,13 @@ BUGS = (
     ),
     Bug(
         "singletons start before the old ones ended",
-        "machine",
+        "staffing",
         "            return False  # singletons: two generations never run at once\n",
         "            return True\n",
     ),
     Bug(
         "max-surge counts only the ready",
-        "machine",
+        "staffing",
         "return sum(g.present() for g in self.generations()) < self.wanted + self.policy.max_surge",
         "return sum(g.up() for g in self.generations()) < self.wanted + self.policy.max_surge",
     ),
@@ -234,7 +234,7 @@ BUGS = (
     ),
     Bug(
         "the drain limit kills too early",
-        "machine",
+        "staffing",
         "limit = self.policy.drain_timeout if served else",
         "limit = self.policy.drain_timeout / 2 if served else",
     ),
@@ -252,13 +252,13 @@ BUGS = (
     ),
     Bug(
         "back-off ignored",
-        "machine",
+        "staffing",
         "                if generation.backoff(slot).until > now:\n",
         "                if generation.backoff(slot).until > now + 60:\n",
     ),
     Bug(
         "back-off never forgotten",
-        "machine",
+        "staffing",
         "                if generation.backoff(slot).until > now:\n",
         "                if generation.backoff(slot).failures:\n",
     ),
@@ -270,7 +270,7 @@ BUGS = (
     ),
     Bug(
         "a stop still replaces workers",
-        "machine",
+        "staffing",
         "        if self.stop and self.stop.stage is not Stage.DELAY:\n            return\n        for generation in self._resp",
         "        if self.stop and self.stop.stage is Stage.OVER:\n            return\n        for generation in self._resp",
     ),
@@ -289,8 +289,8 @@ BUGS = (
     Bug(
         "the dead are told to go on",
         "records",
-        "if process.state is State.ORDERED and self.processes.knows(process.ticket):",
-        "if process.state is State.ORDERED:",
+        "if process.state is not State.ORDERED or not self.processes.knows(process.ticket):",
+        "if process.state is not State.ORDERED:",
     ),
     Bug(
         "a lost order costs the next zygote",
@@ -306,13 +306,13 @@ BUGS = (
     ),
     Bug(
         "a dead zygote is never replaced",
-        "machine",
-        "        if generation.lacks_zygote:\n            return [ZYGOTE]\n",
-        "        if generation.lacks_zygote:\n            return []\n",
+        "staffing",
+        "            yield ZYGOTE\n",
+        "",
     ),
     Bug(
         "zygotes are never ended",
-        "machine",
+        "staffing",
         "        if generation.present():\n            return True\n",
         "        if generation.present() or not self.stop:\n            return True\n",
     ),
@@ -324,7 +324,7 @@ BUGS = (
     ),
     Bug(
         "an old worker that serves goes before one that boots",
-        "machine",
+        "staffing",
         "        former.sort(key=lambda worker: not worker.is_up)\n",
         "",
     ),
@@ -339,5 +339,175 @@ BUGS = (
         "records",
         "            self._order(do.SignalGroup(pgid, signal.SIGKILL))\n",
         "",
+    ),
+    # ── spares ──────────────────────────────────────────────────────────────────────────────────
+    Bug(
+        "spare kept past the commit",
+        "staffing",
+        "(draining or generation is not self.current):\n",
+        "draining:\n",
+    ),
+    Bug(
+        "spare kept at a stop",
+        "staffing",
+        "(draining or generation is not self.current):\n",
+        "generation is not self.current:\n",
+    ),
+    Bug(
+        "a spare counted as a worker",
+        "generation",
+        "        return (slot for slot in range(target) if",
+        "        return (slot for slot in range(target - (self.spare is not None)) if",
+    ),
+    Bug(
+        "a spare is let go without a slot",
+        "records",
+        "                if process.slot == SPARE:\n",
+        "                if process.slot == SPARE and process.mute:\n",
+    ),
+    Bug(
+        "a spare is parked before the commit",
+        "staffing",
+        "        if generation is self.current and generation.wants_spare:\n",
+        "        if generation.spare is None:\n",
+    ),
+    Bug(
+        "a spare that closed its channel is given a slot",
+        "staffing",
+        "        if spare and spare.state is State.PARKED and not spare.mute:\n",
+        "        if spare and spare.state is State.PARKED:\n",
+    ),
+    Bug(
+        "a spare is given a slot before its hello",
+        "staffing",
+        "        if spare and spare.state is State.PARKED and not spare.mute:\n",
+        "        if spare and spare.state in (State.PARKED, State.ORDERED) and not spare.mute:\n",
+    ),
+    Bug(
+        "a spare that died is never replaced",
+        "generation",
+        "        return self.spare is None or self.spare.state is State.STUCK\n",
+        "        return self.spare is None and not self.backoff(SPARE).failures\n",
+    ),
+    Bug(
+        "the next spare waits for the next event",
+        "staffing",
+        "        yield from generation.missing(",
+        "        if generation is self.current and generation.wants_spare:\n"
+        "            yield SPARE\n"
+        "        yield from generation.missing(",
+    ),
+    Bug(
+        "the death of a spare is not paced",
+        "records",
+        "            self._pace(process, now)  # nobody misses it: not a reason to reject or roll back\n",
+        "",
+    ),
+    Bug(
+        "a spare's death rejects a reload",
+        "records",
+        "            self._pace(process, now)  # nobody misses it: not a reason to reject or roll back\n",
+        "            self._pace(process, now)\n"
+        "            if self.candidate:\n"
+        '                self._drain(generation.staying()[:1], "rejected", now)\n',
+    ),
+    Bug(
+        "no deadline: DRAINING spare",
+        "staffing",
+        "spare.enter(State.DRAINING, now + GRACE)",
+        "spare.enter(State.DRAINING, None)",
+    ),
+    Bug(
+        "no deadline: PARKED with a closed channel",
+        "records",
+        "if process.state in (State.PREPARING, State.WARM, State.READY, State.PARKED):",
+        "if process.state in (State.PREPARING, State.WARM, State.READY):",
+    ),
+    Bug(
+        "no deadline: a spare that was given a slot",
+        "staffing",
+        "spare.enter(State.BOOTING, now + self.policy.boot_timeout)",
+        "spare.enter(State.BOOTING, None)",
+    ),
+    # ── stalls ──────────────────────────────────────────────────────────────────────────────────
+    Bug(
+        "no deadline: DUMPING",
+        "records",
+        "process.enter(State.DUMPING, now + DUMP)",
+        "process.enter(State.DUMPING, None)",
+    ),
+    Bug(
+        "no deadline: SERVING with a heartbeat",
+        "records",
+        "worker.enter(State.SERVING, now + policy.stall_timeout / 2 if beats else None)",
+        "worker.enter(State.SERVING, None)",
+    ),
+    Bug(
+        "a stalled worker is never killed",
+        "records",
+        "            case State.SERVING if process.watch.misses < MISSES:\n",
+        "            case State.SERVING if process.watch.misses < 1000:\n",
+    ),
+    Bug(
+        "a worker that beats is killed",
+        "records",
+        "watch.misses + 1 if value == watch.beat else 0",
+        "watch.misses + 1 if value == watch.beat else watch.misses",
+    ),
+    Bug(
+        "a worker stalls at the first look",
+        "records",
+        "MISSES = 2 ",
+        "MISSES = 1 ",
+    ),
+    Bug(
+        "a stalled worker is killed before its stacks are taken",
+        "records",
+        "                self._take_stacks(process)\n                self._kill(process, now)\n",
+        "                self._kill(process, now)\n",
+    ),
+    Bug(
+        "stacks that were asked for are never taken",
+        "upkeep",
+        "            records._take_stacks(process)\n",
+        "            process.watch.stacks_at = None\n",
+    ),
+    Bug(
+        "no deadline: stacks that were asked for",
+        "generation",
+        "        return (self.measure_at, self.too_old_at, self.stacks_at)\n",
+        "        return (self.measure_at, self.too_old_at)\n",
+    ),
+    # ── recycling ───────────────────────────────────────────────────────────────────────────────
+    Bug(
+        "recycle retires before the successor is up",
+        "staffing",
+        'self._drain(first or self.current.outlived(), "recycle", now)',
+        'self._drain([w for w in self.current.staying() if w.recycle_for], "recycle", now)',
+    ),
+    Bug(
+        "two recycled at once",
+        "upkeep",
+        "    if not is_calm or any(w.recycle_for and w.state is not State.STUCK for w in current.workers.values()):\n",
+        "    if not is_calm:\n",
+    ),
+    Bug(
+        "the successor goes with the old one",
+        "generation",
+        "        return [w for w in self.staying() if w.recycle_for and (w.slot in up or w.slot in self.done)]\n",
+        "        return [w for w in self.staying() if w.slot in up and any(o.recycle_for and o.slot == w.slot "
+        "for o in self.workers.values())]\n",
+    ),
+    Bug(
+        "a worker is recycled that cannot be replaced",
+        "upkeep",
+        " and current.phase is Phase.COMMITTED and current.can_spawn\n",
+        " and current.phase is Phase.COMMITTED\n",
+    ),
+    Bug(
+        "the old are never recycled",
+        "upkeep",
+        "    if watch.too_old_at is not None and watch.too_old_at <= now:\n",
+        "    if watch.too_old_at is not None and watch.too_old_at <= 0:\n",
     ),
 )

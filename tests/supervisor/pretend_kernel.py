@@ -18,6 +18,8 @@ from launcher.supervisor import events as on
 DEATHS = "deaths"  # SIGCHLD and waitpid: the one source of deaths
 ANSWERS = "answers"  # what comes of an action at once
 NOBODY = -1  # ticket of what was never ordered
+ZYGOTE = -1  # in place of a slot
+SPARE = -2
 
 
 class Proc:
@@ -27,7 +29,7 @@ class Proc:
         """Begin as an order that nobody has carried out."""
         self.ticket = ticket
         self.generation = generation
-        self.slot = slot  # -1: a zygote, or nobody's
+        self.slot = slot  # or ZYGOTE (or nobody's), or SPARE until it is given a slot
         self.ordered_at = ordered_at
         self.zygote: Proc | None = None  # who is to fork it
         self.forks: deque[Proc] = deque()  # what a zygote is asked for
@@ -44,8 +46,12 @@ class Proc:
         self.has_go = False
         self.is_let = False  # out of ready()
         self.stopped_accepting = False
+        self.stalls = False  # its heartbeat stands still
+        self.beats = 0.0  # what stands on the heartbeat page
+        self.rss = 0
         # what the supervisor has been told of it so far
         self.seen_pid = False
+        self.seen_hello = False
         self.seen_exit = False
         self.seen_failure = False  # StartFailed
         self.seen_closed = False
@@ -58,9 +64,19 @@ class Proc:
         """Say whether it is a worker."""
         return self.slot >= 0
 
+    @property
+    def is_zygote(self) -> bool:
+        """Say whether it is a zygote."""
+        return self.slot == ZYGOTE and self.ticket != NOBODY
+
+    @property
+    def is_spare(self) -> bool:
+        """Say whether it is a spare that nobody gave a slot."""
+        return self.slot == SPARE
+
     def __repr__(self) -> str:
         """Show what a failing test needs."""
-        kind = "worker" if self.is_worker else "zygote"
+        kind = "worker" if self.is_worker else "spare" if self.is_spare else "zygote"
         return f"<{kind} ticket={self.ticket} generation={self.generation} slot={self.slot} pid={self.pid} {self.step}>"
 
 
@@ -89,17 +105,26 @@ class PretendKernel:
         """Do what the machine orders; what comes of it is put in the air."""
         match action:
             case do.StartZygote(ticket, generation):
-                self._start(Proc(ticket, generation, -1, now))
+                self._start(Proc(ticket, generation, ZYGOTE, now))
             case do.ExecWorker(ticket, generation, slot):
                 self._start(Proc(ticket, generation, slot, now))
             case do.ForkWorker(ticket, zygote, generation, slot):
                 self._ask_for_fork(Proc(ticket, generation, slot, now), self.procs[zygote])
-            case do.Go(ticket, _):
-                self.procs[ticket].has_go |= self.procs[ticket].open
+            case do.Park(ticket, zygote, generation):
+                self._ask_for_fork(Proc(ticket, generation, SPARE, now), self.procs[zygote])
+            case do.Go(ticket, slot):
+                proc = self.procs[ticket]
+                if proc.is_spare:
+                    proc.slot, proc.ordered_at = slot, now
+                proc.has_go |= proc.open
             case do.Serve(ticket):
                 self.procs[ticket].is_let |= self.procs[ticket].open
-            case do.EndZygote(ticket):
+            case do.EndZygote(ticket) | do.Dismiss(ticket):
                 self.procs[ticket].told |= self.procs[ticket].open
+            case do.AskBeat(ticket):
+                self._say(ANSWERS, on.Beat(ticket, self._beat(self.procs[ticket])))
+            case do.Measure(ticket):
+                self._say(ANSWERS, on.Measured(ticket, self.procs[ticket].rss))
             case do.Stop(ticket, pid):
                 self.procs[ticket].told |= self.procs[ticket].open or pid > 0
             case do.Kill(pid):
@@ -142,6 +167,11 @@ class PretendKernel:
         else:
             self._lose(proc)
 
+    def _beat(self, proc: Proc) -> float:
+        """Return what stands on the heartbeat page: something new at each look, unless the worker is stuck."""
+        proc.beats += proc.alive and not (proc.stalls or proc.sleeps)
+        return proc.beats
+
     def _register(self, proc: Proc) -> None:
         self.procs[proc.ticket] = proc
         self.last_ticket = proc.ticket
@@ -149,7 +179,7 @@ class PretendKernel:
     def _bear(self, proc: Proc) -> None:
         proc.pid = proc.group = self._number_for(proc.ticket)
         proc.alive = True
-        proc.step = "born" if proc.is_worker else "importing"
+        proc.step = "importing" if proc.is_zygote else "born"
 
     def _number_for(self, ticket: int) -> int:
         """Give a PID, one that was used already if possible: numbers come around."""
@@ -267,7 +297,7 @@ class PretendKernel:
         """Have a process do what a good one does next; say whether there was anything."""
         if not proc.alive or proc.sleeps:
             return False
-        return self._step_worker(proc) if proc.is_worker else self._step_zygote(proc)
+        return self._step_zygote(proc) if proc.is_zygote else self._step_worker(proc)
 
     def _step_zygote(self, zygote: Proc) -> bool:
         if zygote.step == "importing":
@@ -331,6 +361,7 @@ class PretendKernel:
         match event:
             case on.Started() | on.Hello():
                 proc.seen_pid = True
+                proc.seen_hello |= isinstance(event, on.Hello)
             case on.StartFailed():
                 proc.seen_failure = True
             case on.ChannelClosed():

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
 from launcher.supervisor.pacing import FIRST_DELAY, GROWTH, JITTER, LONGEST_DELAY
+from tests.supervisor.pretend_kernel import SPARE, ZYGOTE
 from tests.supervisor.witness import Witness
 
 if TYPE_CHECKING:
     from tests.supervisor.pretend_kernel import Proc
 
+Birth = do.StartZygote | do.ForkWorker | do.ExecWorker | do.Park | do.Go
 GRACE = 5.0  # seconds until leftovers are killed
+LOOKS = 2  # at a heartbeat that stands still
 EARLY = 1e-6  # floats
 
 
@@ -38,15 +41,25 @@ class Promises(Witness):
 
     # ── each order ──────────────────────────────────────────────────────────────────────────────
 
-    def look_at(self, action: do.Action, now: float) -> None:  # noqa: C901  a table
+    def look_at(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912  a table
         """Judge one order before it is carried out."""
         ticket = getattr(action, "ticket", None)
         proc = self.kernel.procs.get(ticket) if ticket is not None else None
-        if isinstance(action, do.StartZygote | do.ForkWorker | do.ExecWorker):
-            self._look_at_birth(action, now)
+        if isinstance(action, do.StartZygote):
+            self._look_at_birth(action, action.generation, ZYGOTE, now)
+        elif isinstance(action, do.Park):
+            self._look_at_birth(action, action.generation, SPARE, now)
+        elif isinstance(action, do.ForkWorker | do.ExecWorker):
+            self._look_at_birth(action, action.generation, action.slot, now)
         elif ticket is not None:
             promise(proc and not proc.forgotten, "orders go to those that exist", action)
         match action:
+            case do.Go(_, slot) if proc:
+                self._look_at_go(action, proc, slot, now)
+            case do.Dismiss() if proc:
+                self._look_at_dismissal(proc, now)
+            case do.AskBeat() | do.AskStacks() | do.TakeStacks() if proc:
+                self._look_at_look(action, proc, now)
             case do.Serve() if proc:
                 self._look_at_serve(proc, now)
             case do.Stop(_, pid, reason) if proc:
@@ -69,18 +82,47 @@ class Promises(Witness):
                 promise(not self.draining, "listeners are closed once")
                 self.draining = True
             case do.Log():
-                self._look_at_log(action)
+                self._look_at_log(action, now)
             case do.Exit():
                 left = [p for p in self.kernel.procs.values() if self.exists(p) and p.ticket not in self.late]
                 promise(not left, "prod-run exits when all are reaped or reported", *left)
 
-    def _look_at_birth(self, order: do.StartZygote | do.ForkWorker | do.ExecWorker, now: float) -> None:
+    def _look_at_dismissal(self, proc: Proc, now: float) -> None:
+        promise(proc.is_spare, "only a spare is dismissed", proc)
+        promise(proc.ticket not in self.told, "no spare is dismissed twice", proc)
+        promise(self.draining or self._is_replaced(proc), "a spare stays while its generation serves", proc)
+        self.told[proc.ticket] = (now, "dismiss")
+
+    def _look_at_look(self, action: do.AskBeat | do.AskStacks | do.TakeStacks, proc: Proc, now: float) -> None:
+        match action:
+            case do.AskBeat():
+                promise(proc.ticket in self.served, "only who serves is asked for a heartbeat", proc)
+                self.asked.setdefault(proc.ticket, []).append(now)
+            case do.AskStacks():
+                self.stacks.add(proc.ticket)
+            case do.TakeStacks():
+                promise(proc.ticket in self.stacks, "stacks are taken that were asked for", proc)
+                self.stacks.discard(proc.ticket)
+
+    def _is_replaced(self, spare: Proc) -> bool:
+        newer = any(self.is_good(g) for g in self.began if g > spare.generation)
+        return newer or self.results.get(spare.generation) == "rolled-back"
+
+    def _look_at_go(self, order: do.Go, proc: Proc, slot: int, now: float) -> None:
+        promise(slot >= 0, "nobody goes without a slot", order, proc)
+        promise(not self.is_leaving(proc), "nobody goes who was told to end", order, proc)
+        if proc.is_spare:
+            promise(proc.seen_hello and not proc.seen_closed, "a slot is given to a spare that can hear it", proc)
+            self._look_at_birth(order, proc.generation, slot, now)
+        else:
+            promise(slot == proc.slot, "a worker gets the slot it was ordered for", order, proc)
+
+    def _look_at_birth(self, order: Birth, generation: int, slot: int, now: float) -> None:
         promise(not self.draining, "nobody is started once the stop drains", order)
-        slot = -1 if isinstance(order, do.StartZygote) else order.slot
-        mine = [p for p in self.kernel.procs.values() if p.generation == order.generation and p.slot == slot]
-        twins = [p for p in mine if self.exists(p) and not self.is_leaving(p)]
+        mine = [p for p in self.kernel.procs.values() if p.generation == generation and p.slot == slot]
+        twins = [p for p in mine if self.exists(p) and not self.is_leaving(p) and p.ticket not in self.recycled]
         promise(not twins, "no slot is filled twice", order, *twins)
-        failures, at = self.failures.get((order.generation, slot), (0, 0.0))
+        failures, at = self.failures.get((generation, slot), (0, 0.0))
         if failures:
             delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(failures - 1, 15)) * (1 - JITTER)
             promise(now - at > delay - EARLY, "who fails before being ready is started again slowly", order, now - at)
@@ -88,13 +130,16 @@ class Promises(Witness):
             if order.generation not in self.began:
                 self._look_at_new_generation(order)
             return
-        done = self.done.get(order.generation, set())
-        promise(order.slot not in done, "who is done is not started again", order)
-        promise(order.slot < self.wanted, "no more workers than wanted are started", order)
-        if isinstance(order, do.ForkWorker):
+        if isinstance(order, do.ForkWorker | do.Park):
             zygote = self.kernel.procs[order.zygote]
             promise(zygote.seen_prepared and self.exists(zygote), "a fork is asked of a zygote that can", order, zygote)
-        self._look_at_surge(order)
+        if isinstance(order, do.Park):
+            promise(self.is_good(generation), "a spare is forked for the generation that serves", order)
+            return
+        done = self.done.get(generation, set())
+        promise(slot not in done, "who is done is not started again", order)
+        promise(slot < self.wanted, "no more workers than wanted are started", order)
+        self._look_at_surge(order, generation)
 
     def _look_at_new_generation(self, order: do.StartZygote) -> None:
         undecided = self.undecided()
@@ -103,17 +148,18 @@ class Promises(Witness):
         promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
         self.wants_reload = False
 
-    def _look_at_surge(self, order: do.ForkWorker | do.ExecWorker) -> None:
+    def _look_at_surge(self, order: Birth, generation: int) -> None:
         surge = self.policy.max_surge
         if surge == AS_MANY_AS_WORKERS:
             return
         there = [p for p in self.kernel.procs.values() if p.is_worker and self.exists(p)]
         promise(len(there) < self.wanted + surge, "never more than workers + max-surge exist", order, *there)
         if surge == 0:
-            others = [p for p in there if p.generation != order.generation]
+            others = [p for p in there if p.generation != generation]
             promise(not others, "singletons of two generations never live at once", order, *others)
 
     def _look_at_serve(self, proc: Proc, now: float) -> None:
+        promise(proc.is_worker, "only who has a slot is let serve", proc)
         promise(proc.ticket not in self.served, "a worker is let serve once", proc)
         entered = proc.seen_entered_at is not None and now >= proc.seen_entered_at + 1.0 - EARLY
         promise(proc.seen_ready or entered, "only the ready are let serve", proc)
@@ -121,6 +167,7 @@ class Promises(Witness):
         promise(result != "rejected", "no worker of a rejected generation is let serve", proc)
         promise(self.stop_asked_at is None or result, "a stop pre-empts a reload at once", proc)
         self.served[proc.ticket] = proc
+        self.served_at[proc.ticket] = now
         if result is None:
             self.gates.setdefault(proc.generation, self.gate())
 
@@ -134,6 +181,13 @@ class Promises(Witness):
                 promise(proc.slot >= slots, "scaling ends only what is too many", proc, slots)
             case "stop":
                 promise(self.draining, "workers are stopped when listeners are closed", proc)
+            case "recycle":
+                promise(proc.ticket in self.recycled, "who is recycled is named first", proc)
+                mine = [p for p in self.served.values() if (p.generation, p.slot) == (proc.generation, proc.slot)]
+                heirs = [p for p in mine if p is not proc and self.exists(p) and not self.is_leaving(p)]
+                done = proc.slot in self.done.get(proc.generation, ())
+                singleton = self.policy.max_surge == 0
+                promise(heirs or done or singleton, "nobody is recycled before the successor is up", proc)
             case _:
                 if any(g not in self.gates for g in self.undecided()) and self.policy.max_surge != 0:
                     self.hurt.append(proc)
@@ -154,13 +208,15 @@ class Promises(Witness):
             unwanted = self.draining or self.results.get(proc.generation) == "rejected"
             promise(late or unwanted, "a zygote is only killed for its own faults", proc)
         self.killed.add(proc.ticket)
+        unread = proc.ticket in self.stalled and proc.ticket in self.stacks and not self.hurried
+        promise(not unread, "who stalled is killed when its stacks are taken", proc)
         if proc.ticket in self.given_up:  # it is there after all
             self.given_up.discard(proc.ticket)
             self.late.add(proc.ticket)
         if not proc.is_worker or self.hurried:
             return
         at, reason = self.told.get(proc.ticket, (0.0, ""))
-        if proc.ticket in self.served and proc.seen_ready:
+        if proc.ticket in self.served and proc.seen_ready and proc.ticket not in self.stalled:
             promise(reason, "a worker that serves is not killed out of the blue", proc)
             promise(now >= at + self.policy.drain_timeout - EARLY, "a worker has its whole drain limit", proc, now - at)
 
@@ -176,9 +232,11 @@ class Promises(Witness):
             promise(now >= at + GRACE - EARLY, "leftovers have five seconds", pgid, now - at)
         self.groups[pgid] = (at, number)
 
-    def _look_at_log(self, line: do.Log) -> None:
+    def _look_at_log(self, line: do.Log, now: float) -> None:
         fields = dict(line.fields)
         generation = int(fields.get("generation", 0))
+        slot = int(fields["slot"]) if "slot" in fields else None
+        found = self.named(generation, slot, int(fields.get("pid", 0)))
         match line.event.split(":")[0]:
             case "committed":
                 self._look_at_commit(generation)
@@ -194,7 +252,29 @@ class Promises(Witness):
             case "cannot respawn":
                 self.unrespawnable.add(generation)
             case "gave up" | "unkillable" | "missing" as event:
-                self.mark(event, (generation, int(fields.get("slot", -1)), int(fields.get("pid", 0))))
+                self.mark(event, found)
+            case "stalled":
+                self._look_at_stall(found[0])
+            case "recycling":
+                self._look_at_recycling(found[0], now)
+
+    def _look_at_stall(self, proc: Proc) -> None:
+        limit = self.policy.stall_timeout
+        _, since, misses = self.beats.get(proc.ticket, (0.0, 0.0, 0))
+        still = self.asked_at.get(proc.ticket, 0.0) - since
+        promise(limit and misses and still >= limit - EARLY, "a worker that beats is left alone", proc, since, still)
+        self.stalled.add(proc.ticket)
+        self.missed.add(proc.ticket)
+
+    def _look_at_recycling(self, proc: Proc, now: float) -> None:
+        others = [p for p in self.kernel.procs.values() if p.ticket in self.recycled and self.exists(p)]
+        others = [p for p in others if p.generation == proc.generation]
+        promise(not others, "one worker is recycled at a time", proc, *others)
+        old = self.policy.max_age and now >= self.served_at[proc.ticket] + 0.9 * self.policy.max_age - EARLY
+        large = self.policy.max_rss and self.rss.get(proc.ticket, 0) > self.policy.max_rss
+        promise(old or large, "only the old and the large are recycled", proc)
+        promise(proc.generation not in self.unrespawnable, "nobody is recycled who cannot be replaced", proc)
+        self.recycled.add(proc.ticket)
 
     def _look_at_commit(self, generation: int) -> None:
         mine = [p for p in self.served.values() if p.generation == generation]
@@ -229,16 +309,35 @@ class Promises(Witness):
             promise(proc.forgotten or not known, "no death is missed", proc)
             lost = proc.zygote and proc.zygote.forgotten and proc.seen_closed and not proc.seen_pid
             promise(proc.forgotten or not lost, "who was lost with a zygote is not waited for", proc)
+            if not self.exists(proc) or self.is_leaving(proc):
+                continue
+            if self.hurried and not proc.seen_pid:
+                continue  # it is killed when it has a PID
+            kept = proc.is_spare and (self.draining or self._is_replaced(proc))
+            promise(not kept, "a spare ends with its generation and with the drain", proc)
+            *_, misses = self.beats.get(proc.ticket, (0.0, 0.0, 0))
+            promise(misses < LOOKS, "a worker whose heartbeat stands still is killed", proc)
 
     def look_ahead(self, deadline: float | None, now: float) -> None:
         """Judge what the machine waits for, when nothing is left to do now."""
         promise(deadline is None or deadline > now, "a deadline that has come is acted upon", deadline, now)
+        if self.policy.stall_timeout:
+            serving = [p for t, p in self.served.items() if self.exists(p) and not self.is_leaving(p) and p.seen_ready]
+            beating = [p for p in serving if p.generation not in self.kernel.plain]
+            soon = deadline is not None and deadline <= now + self.policy.stall_timeout / 2 + EARLY
+            promise(soon or not beating, "heartbeats are looked at twice in a stall's time", deadline, *beating)
         awaited = self._awaited()
         if awaited == "the handover" and deadline is not None:
             promise(deadline <= self.opened[self.current()] + 1.0, "`committed` is said within a second", deadline)
         if awaited is not None:
             promise(deadline is not None or not awaited, "whatever is awaited has a deadline", awaited)
-            promise(deadline is None or awaited, "an idle machine waits for nothing", deadline)
+            promise(deadline is None or awaited or self.looks, "an idle machine waits for nothing", deadline)
+
+    def is_at_rest(self) -> bool:
+        """Say whether only looks are left to be waited for."""
+        there = [p for p in self.served.values() if self.exists(p)]
+        stalls = self.policy.stall_timeout and any(p.stalls and p.generation not in self.kernel.plain for p in there)
+        return self.looks and not self._awaited() and not stalls
 
     def _awaited(self) -> str | None:
         """Say what the supervisor waits for; empty: nothing; None: hard to say."""
@@ -251,18 +350,26 @@ class Promises(Witness):
             return "the handover"
         there = [p for p in self.kernel.procs.values() if self.exists(p)]
         for proc in there:
-            settled = proc.ticket in self.served if proc.is_worker else proc.seen_prepared and not proc.seen_closed
+            can = proc.seen_hello if proc.is_spare else proc.seen_prepared
+            settled = proc.ticket in self.served if proc.is_worker else can and not proc.seen_closed
             if not settled or self.is_leaving(proc):
                 return str(proc)
         if any(strongest != signal.SIGKILL for _, strongest in self.groups.values()):
             return "leftovers"
+        if any(p.ticket in self.stacks for p in there):
+            return "stacks"
         if current in self.unrespawnable:
             return ""
         if self.serving(current) + self.done_in(current) < self.wanted:
             return "a respawn"
+        return self._awaited_ahead(current, there)
+
+    @staticmethod
+    def _awaited_ahead(current: int, there: list[Proc]) -> str | None:
         forks = any(p.generation == current and p.zygote for p in there)
-        has_zygote = any(p.generation == current and not p.is_worker for p in there)
-        return "a zygote" if forks and not has_zygote else "" if has_zygote else None
+        if not any(p.generation == current and p.is_zygote for p in there):
+            return "a zygote" if forks else None
+        return "" if any(p.generation == current and p.is_spare for p in there) else "a spare"
 
     def look_at_rest(self) -> None:
         """Judge a world in which everybody answered and nothing is awaited."""

@@ -26,6 +26,9 @@ POLICIES = st.builds(
     boot_timeout=st.just(60.0),
     drain_delay=st.sampled_from([0.0, 2.0]),
     drain_timeout=st.sampled_from([25.0, 25.0, 0.0]),
+    stall_timeout=st.sampled_from([0.0, 0.0, 0.0, 10.0]),
+    max_rss=st.sampled_from([0, 0, 0, 1000]),
+    max_age=st.sampled_from([0.0, 0.0, 0.0, 50.0]),
 )
 ANY = st.integers(0, 63)
 CODES = st.sampled_from([1, 0, -9, -11])
@@ -44,7 +47,7 @@ class Supervision(RuleBasedStateMachine):
 
     def _one(self, index: int, *, workers: bool | None = None) -> Proc | None:
         kernel = self.world.kernel
-        living = [p for p in kernel.procs.values() if p.alive and workers in (None, p.is_worker)]
+        living = [p for p in kernel.procs.values() if p.alive and workers in (None, not p.is_zygote)]
         return living[-1 - index % len(living)] if living else None
 
     # ── what arrives ────────────────────────────────────────────────────────────────────────────
@@ -194,7 +197,10 @@ class Supervision(RuleBasedStateMachine):
         served = [p for p in kernel.procs.values() if p.alive and p.is_let and not p.sleeps]
         busy = [p for p in kernel.procs.values() if p.alive and p.forks and not p.sleeps]
         if not busy and served:
-            kernel.die(served[0], 1)
+            spare = self.world.spare()
+            for dead in (spare, served[0]):  # the spare first: else it takes the place
+                if dead and not dead.sleeps:
+                    kernel.die(dead, 1)
             self.world.deliver_all()
             busy = [p for p in kernel.procs.values() if p.alive and p.forks and not p.sleeps]
         return busy[0] if busy else None
@@ -208,7 +214,7 @@ class Supervision(RuleBasedStateMachine):
     @rule(index=ANY)
     def all_but_one_catch_up(self, index: int) -> None:
         """Let everybody answer and behave, but one worker that goes on booting."""
-        booting = [p for p in self.world.kernel.procs.values() if p.alive and p.is_worker and p.step != "serving"]
+        booting = [p for p in self.world.kernel.procs.values() if p.alive and not p.is_zygote and p.step != "serving"]
         held = booting[index % len(booting)] if booting else None
         self.world.settle(lambda proc: proc is held)
 
@@ -239,6 +245,30 @@ class Supervision(RuleBasedStateMachine):
                 proc.sleeps = True
             case "bear" | "bear deaf" if proc:
                 kernel.bear_child(proc).deaf = trouble == "bear deaf"
+
+    @running
+    @rule(index=ANY, rss=st.sampled_from([2000, 0]), stalls=st.booleans())
+    def a_worker_grows_or_stalls(self, index: int, rss: int, *, stalls: bool) -> None:
+        """Let a worker take much memory, or let its heartbeat stand still."""
+        proc = self._one(index, workers=True)
+        if proc:
+            proc.rss, proc.stalls = rss, stalls
+
+    @running
+    @rule(index=ANY, gap=st.sampled_from([0.0, 0.5, 6.0]))
+    def a_spare_is_lost_with_a_worker(self, index: int, gap: float) -> None:
+        """Let the spare die, and a worker soon after, so that one must be forked."""
+        spare, proc = self.world.spare(), self._one(index, workers=True)
+        for dead in [p for p in (spare, proc) if p and not p.sleeps]:
+            self.world.kernel.die(dead, 1)
+            self._hear_from(DEATHS)
+            self.world.wait(gap)
+
+    @running
+    @rule(workers=st.integers(0, 5))
+    def somebody_asks_for_so_many(self, workers: int) -> None:
+        """Let an operator set the number of workers."""
+        self.world.turn(on.ScaleAsked(workers, "operator"))
 
     @running
     @rule(code=CODES, deaf=st.booleans(), dies=st.booleans())

@@ -190,6 +190,7 @@ class TestRolling:
     def test_an_old_worker_that_boots_goes_first(self) -> None:
         """One that serves is not ended while one that does not is kept."""
         world = booted(workers=4, max_surge=1)
+        world.lose_spare()
         world.kernel.die(world.workers()[0], 1)
         world.settle_until(on.Hello)
         booting = world.workers()[0]

@@ -30,6 +30,7 @@ class TestRespawn:
     def test_a_worker_that_served_is_replaced_at_once(self) -> None:
         """Its slot is filled in the same turn, from the generation's zygote."""
         world = booted(workers=3)
+        world.lose_spare()
         world.kernel.die(world.workers()[1], -11)
 
         assert spawns(world.settle()) == [1]
@@ -37,12 +38,11 @@ class TestRespawn:
 
     def test_a_death_before_ready_is_paced_by_half_as_much_again(self) -> None:
         """100 ms, then 1.5 times as long each, at most 30 s."""
-        world = booted(workers=1)
+        world = booted(workers=1, preload="never")
         world.kernel.die(world.workers()[0], 1)
         delays = []
         for _ in range(20):
             world.deliver_all()
-            world.kernel.step(world.zygote(1))
             world.kernel.die(world.workers()[0], 1)
             world.deliver_all()
             begin = world.now
@@ -62,7 +62,7 @@ class TestRespawn:
 
     def test_a_crash_loop_of_serving_workers_runs_out_of_tokens(self) -> None:
         """Ten replacements and one for each worker are immediate, then it is paced."""
-        world = booted(workers=1)
+        world = booted(workers=1, preload="never")
         at_once = 0
         for _ in range(20):
             world.kernel.die(world.workers()[0], 1)
@@ -88,6 +88,7 @@ class TestRespawn:
     def test_an_exit_may_come_before_its_announcement(self) -> None:
         """The death is kept until somebody says whose it was."""
         world = booted(workers=1)
+        world.lose_spare()
         world.kernel.die(world.workers()[0], 1)
         world.deliver_all()
         zygote = world.zygote(1)
@@ -99,7 +100,7 @@ class TestRespawn:
 
         world.hear(on.Started)
 
-        assert world.said("lost worker")[1]["how"] == "exit 7"
+        assert world.said("lost worker")[-1]["how"] == "exit 7"
         assert world.machine.processes.orphans == 0
 
     def test_a_dead_worker_is_not_told_to_go_on(self) -> None:
@@ -217,6 +218,7 @@ class TestZygote:
     def test_a_lost_order_does_not_cost_the_next_zygote(self) -> None:
         """A fork that died with its zygote is not laid to the charge of the new one."""
         world = booted(workers=1)
+        world.lose_spare()
         world.kernel.die(world.workers()[0], 1)
         world.deliver_all()
         old = world.zygote(1)
@@ -229,7 +231,7 @@ class TestZygote:
         new = world.zygote(1)
         assert new is not old
         world.kernel.step(new)
-        world.deliver_all()
+        world.settle()
         world.wait(60.0)
 
         assert new.ticket not in world.promises.missed
@@ -248,6 +250,7 @@ class TestZygote:
     def test_forks_that_were_pending_are_not_waited_for(self) -> None:
         """Half are born and unannounced, the others are gone: all slots are filled at once."""
         world = booted(workers=4)
+        world.lose_spare()
         for worker in world.workers():
             world.kernel.die(worker, 1)
         world.deliver_all()

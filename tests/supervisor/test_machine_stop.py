@@ -57,7 +57,7 @@ def test_a_second_stop_after_a_second_kills() -> None:
     orders = world.ask(Ask.STOP)
     world.catch_up()
 
-    assert len(kinds(orders, do.Kill)) == 3
+    assert len(kinds(orders, do.Kill)) == 4
     assert world.kernel.exit_code == 0
 
 
@@ -81,7 +81,7 @@ def test_quit_kills_at_once() -> None:
     begin = world.now
     world.catch_up()
 
-    assert len(kinds(orders, do.Kill)) == 3
+    assert len(kinds(orders, do.Kill)) == 4
     assert not kinds(orders, do.Stop)
     assert world.kernel.exit_code == 0
     assert world.now == begin
@@ -123,7 +123,7 @@ def test_nobody_is_replaced_once_the_drain_began() -> None:
 
 
 def test_a_straggler_is_killed_at_the_drain_limit() -> None:
-    """One error line, and the exit code stays 0."""
+    """One error line, its stacks half a second before it is killed, and the exit code stays 0."""
     world = booted(workers=1, drain_timeout=25.0)
     worker = world.workers()[0]
     worker.deaf = True
@@ -131,14 +131,16 @@ def test_a_straggler_is_killed_at_the_drain_limit() -> None:
     world.settle()
     assert not kinds(world.wait(24.9), do.Kill)
 
-    assert kinds(world.wait(0.1), do.Kill) == [do.Kill(worker.pid)]
+    assert kinds(world.wait(0.1), do.AskStacks, do.Kill) == [do.AskStacks(worker.ticket, worker.pid)]
+    stacks = do.TakeStacks(worker.ticket, worker.pid, 0, 1)
+    assert kinds(world.wait(0.5), do.TakeStacks, do.Kill) == [stacks, do.Kill(worker.pid)]
     world.catch_up()
     assert world.said("killed straggler")
     assert world.kernel.exit_code == 0
 
 
 def test_an_unkillable_process_is_reported_and_not_waited_for() -> None:
-    """Five seconds after SIGKILL prod-run exits without it."""
+    """Five seconds after SIGKILL, which follows the stacks, prod-run exits without it."""
     world = booted(workers=1, drain_timeout=25.0)
     world.workers()[0].deaf = world.workers()[0].sleeps = True
     begin = world.now
@@ -147,7 +149,7 @@ def test_an_unkillable_process_is_reported_and_not_waited_for() -> None:
 
     assert world.said("unkillable")
     assert world.kernel.exit_code == 0
-    assert world.now - begin == 30.0
+    assert world.now - begin == 30.5
 
 
 def test_zygotes_end_after_their_last_worker() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _pytest.mark import ParameterSet
 
 ROUNDS = 60  # deadlines; a generation that nobody answers is tried again and again, so there is no end to them
-AT_REST = (State.SERVING, State.WARM, State.STUCK)
+AT_REST = (State.SERVING, State.WARM, State.PARKED, State.STUCK)
 
 
 # ── ways into every state ───────────────────────────────────────────────────────────────────────
@@ -37,6 +37,7 @@ def ordered() -> World:
 def ordered_again() -> World:
     """A fork is asked for in a generation that serves."""
     world = booted()
+    world.lose_spare()
     world.kernel.die(world.workers()[0], 1)
     world.deliver_all()
     return world
@@ -53,6 +54,7 @@ def booting() -> World:
 def booting_again() -> World:
     """A worker boots in a generation that serves."""
     world = booted()
+    world.lose_spare()
     world.kernel.die(world.workers()[0], 1)
     world.settle_until(on.Hello)
     world.deliver_all()
@@ -93,12 +95,131 @@ def draining(**changes: Any) -> World:
     return world
 
 
-def killed() -> World:
-    """Old workers have missed the drain limit."""
+def dumping() -> World:
+    """Old workers have missed the drain limit, and are to write their stacks."""
     world = draining()
     for worker in world.workers(1):
         worker.sleeps = True
     world.wait(25.0)
+    return world
+
+
+def stalled() -> World:
+    """A worker's heartbeat has stood still, and it is to write its stacks."""
+    world = booted(stall_timeout=10.0)
+    world.workers()[0].stalls = True
+    world.wait(4.0)
+    for _ in range(2):
+        world.wait_for_deadline()
+        world.deliver_all()
+    return world
+
+
+def killed() -> World:
+    """Old workers have been killed for that."""
+    world = dumping()
+    world.wait(0.5)
+    return world
+
+
+def spare_taken() -> World:
+    """A spare has got a slot, and boots; the next one is asked for."""
+    world = booted()
+    world.kernel.die(world.workers()[0], 1)
+    world.deliver_all()
+    return world
+
+
+def spare_ordered() -> World:
+    """A spare is asked for, and the zygote does not fork it."""
+    world = booted()
+    world.lose_spare()
+    world.wait(0.2)
+    return world
+
+
+def parked_and_mute() -> World:
+    """The channel of a spare is closed, and it lives."""
+    world = booted()
+    spare = world.spare()
+    assert spare
+    spare.sleeps = True
+    world.kernel.close(spare)
+    world.deliver_all()
+    return world
+
+
+def killed_spare() -> World:
+    """It has been killed for that, and still lives."""
+    world = parked_and_mute()
+    world.wait(5.0)
+    return world
+
+
+def stuck_spare() -> World:
+    """It has survived even that."""
+    world = killed_spare()
+    world.wait(5.0)
+    return world
+
+
+def dismissed_spare() -> World:
+    """A spare is dismissed for the next generation, and does not end."""
+    world = booted()
+    spare = world.spare()
+    assert spare
+    spare.sleeps = True
+    world.ask(Ask.RELOAD)
+    world.settle_until(on.StoppedAccepting)
+    return world
+
+
+def recycling(**changes: Any) -> World:
+    """A worker is too old, and its successor boots, or it does not go."""
+    world = booted(max_age=100.0, **changes)
+    for worker in world.workers():
+        worker.deaf = True
+    world.wait(120.0)
+    return world
+
+
+def recycling_alone() -> World:
+    """It is told to go before its successor comes."""
+    return recycling(max_surge=0)
+
+
+def mute_spare_passed_over() -> World:
+    """A worker dies while the spare cannot hear: another one is asked for."""
+    world = parked_and_mute()
+    world.kernel.die(world.workers()[0], 1)
+    world.deliver_all()
+    return world
+
+
+def beating_again() -> World:
+    """A heartbeat has stood still at every second look."""
+    world = booted(stall_timeout=10.0)
+    for stalls in (True, False) * 4:
+        world.workers()[0].stalls = stalls
+        world.wait(5.0)
+        world.deliver_all()
+    return world
+
+
+def too_old_to_be_replaced() -> World:
+    """All are too old, and the code on disk differs."""
+    world = booted(max_surge=0, max_age=100.0)
+    world.kernel.files = "v2"
+    world.kernel.die(world.zygote(1), -9)
+    world.catch_up()
+    world.wait(120.0)
+    return world
+
+
+def reported() -> World:
+    """Stacks are asked for."""
+    world = booted()
+    world.ask(Ask.REPORT)
     return world
 
 
@@ -259,12 +380,13 @@ def over() -> World:
 
 
 WAYS: dict[object, tuple[Callable[[], World], ...]] = {
-    ("worker", State.ORDERED): (ordered, ordered_again),
-    ("worker", State.BOOTING): (booting, booting_again),
+    ("worker", State.ORDERED): (ordered, ordered_again, mute_spare_passed_over),
+    ("worker", State.BOOTING): (booting, booting_again, spare_taken),
     ("worker", State.ENTERED): (entered,),
     ("worker", State.READY): (held, held_and_mute),
-    ("worker", State.SERVING): (booted, leftovers),
-    ("worker", State.DRAINING): (draining, singletons, stopping),
+    ("worker", State.SERVING): (booted, leftovers, recycling, reported, beating_again, too_old_to_be_replaced),
+    ("worker", State.DRAINING): (draining, singletons, stopping, recycling_alone),
+    ("worker", State.DUMPING): (dumping, stalled),
     ("worker", State.KILLED): (killed, killed_unborn, killed_by_quit),
     ("worker", State.STUCK): (stuck,),
     ("zygote", State.PREPARING): (importing, importing_and_mute),
@@ -272,6 +394,11 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("zygote", State.DRAINING): (zygote_to_end, refused),
     ("zygote", State.KILLED): (killed_zygote,),
     ("zygote", State.STUCK): (stuck_zygote,),
+    ("spare", State.ORDERED): (spare_ordered, spare_taken),
+    ("spare", State.PARKED): (booted, parked_and_mute),
+    ("spare", State.DRAINING): (dismissed_spare,),
+    ("spare", State.KILLED): (killed_spare,),
+    ("spare", State.STUCK): (stuck_spare,),
     Phase.PREPARING: (World, importing),
     Phase.FILLING: (held, ordered, singletons),
     Phase.ROLLING: (rolling,),
@@ -290,7 +417,7 @@ def states(world: World) -> set[object]:
     """Return every state that anybody is in."""
     machine = world.machine
     found: set[object] = {generation.phase for generation in machine.generations()}
-    found |= {("worker" if p.is_worker else "zygote", p.state) for p in machine.processes.by_ticket.values()}
+    found |= {(p.role, p.state) for p in machine.processes.by_ticket.values()}
     return found | ({machine.stop.stage} if machine.stop else set())
 
 
@@ -301,7 +428,8 @@ def test_every_state_is_driven_into() -> None:
 
     assert others == {*Phase, *Stage}
     assert kinds == set(State)
-    assert {(kind, state) for kind in ("worker", "zygote") for state in LEAVING} <= WAYS.keys()
+    leaving = {(kind, state) for kind in ("worker", "zygote", "spare") for state in LEAVING}
+    assert leaving - {("zygote", State.DUMPING), ("spare", State.DUMPING)} <= WAYS.keys()
 
 
 def named(state: object, way: Callable[[], World]) -> ParameterSet:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor.pacing import FORGET_AFTER
+from tests.supervisor.pretend_kernel import SPARE, ZYGOTE
 
 if TYPE_CHECKING:
     from launcher.supervisor.records import Policy
@@ -47,6 +48,15 @@ class Witness:
         self.failures: dict[tuple[int, int], tuple[int, float]] = {}  # (generation, slot): how many, the last
         self.done: dict[int, set[int]] = {}  # by generation: slots
         self.draining = False
+        self.looks = bool(policy.stall_timeout or policy.max_rss or policy.max_age)  # so it never rests
+        self.served_at: dict[int, float] = {}  # by ticket
+        self.asked: dict[int, list[float]] = {}  # by ticket: looks at its heartbeat that are not answered
+        self.asked_at: dict[int, float] = {}  # by ticket: the last look that was answered
+        self.beats: dict[int, tuple[float, float, int]] = {}  # by ticket: value, since when, how often unchanged
+        self.rss: dict[int, int] = {}  # by ticket
+        self.stalled: set[int] = set()  # tickets of those reported
+        self.recycled: set[int] = set()  # tickets of those that are to be replaced
+        self.stacks: set[int] = set()  # tickets of those that were to write theirs, not taken yet
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────
 
@@ -76,6 +86,12 @@ class Witness:
         """Say whether it was told to go, or given up."""
         return proc.ticket in self.told or proc.ticket in self.killed or proc.ticket in self.missed
 
+    def is_good(self, generation: int) -> bool:
+        """Say whether anybody of a generation was let serve, or its work was done before; and it was kept."""
+        if self.results.get(generation, "serving") != "serving":
+            return False
+        return generation in self.gates or self.done_in(generation) >= self.gate()
+
     def done_in(self, generation: int) -> int:
         """Count the wanted slots whose work is done."""
         return sum(slot < self.wanted for slot in self.done.get(generation, ()))
@@ -103,6 +119,13 @@ class Witness:
             case on.Asked(Ask.MORE | Ask.FEWER):
                 self.wanted = max(1, self.wanted + (1 if event.ask is Ask.MORE else -1))
                 self.gates = {g: min(gate, self.wanted) for g, gate in self.gates.items()}
+            case on.ScaleAsked(workers):
+                self.wanted = max(1, workers)
+                self.gates = {g: min(gate, self.wanted) for g, gate in self.gates.items()}
+            case on.Beat(ticket, value):
+                self._hear_beat(ticket, value)
+            case on.Measured(ticket, rss):
+                self.rss[ticket] = rss
             case on.Asked(Ask.STOP) if self.stop_asked_at is None:
                 self.stop_asked_at = now
             case on.Asked(Ask.STOP) if self.stop_asked_at is not None and now - self.stop_asked_at > 1.0:
@@ -129,6 +152,12 @@ class Witness:
         for proc in [p for p in self.kernel.procs.values() if p.ticket in self.codes and p.seen_pid]:
             self._hear_of_end(proc, self.codes.pop(proc.ticket), now)
 
+    def _hear_beat(self, ticket: int, value: float) -> None:
+        at = self.asked[ticket].pop(0)  # answers may come late, but each is as old as its question
+        former, since, misses = self.beats.get(ticket, (0.0, self.served_at[ticket], 0))
+        self.asked_at[ticket] = at
+        self.beats[ticket] = (former, since, misses + 1) if value == former else (value, at, 0)
+
     def _hear_of_end(self, proc: Proc, code: int, now: float) -> None:
         done = self.policy.restart != "always" and code == 0
         # A reload is not to be had by workers that fail quickly; the first start with `never` is.
@@ -141,15 +170,17 @@ class Witness:
             if self.results.get(proc.generation) == "serving":
                 self.failures[name] = (1 if now - proc.ordered_at >= FORGET_AFTER else count + 1, now)
 
-    def mark(self, event: str, name: tuple[int, int, int]) -> None:
-        """Note who was reported; without a PID several have the same name."""
-        found = [
-            p
-            for p in self.kernel.procs.values()
-            if name == (p.generation, p.slot, p.pid if p.seen_pid else 0) and not p.forgotten
-        ]
+    def named(self, generation: int, slot: int | None, pid: int) -> list[Proc]:
+        """Return whom a log line means; without a PID several have the same name, zygotes and spares have no slot."""
+        slots = (ZYGOTE, SPARE) if slot is None else (slot,)
+        known = [p for p in self.kernel.procs.values() if not p.forgotten and p.generation == generation]
+        return [p for p in known if p.slot in slots and pid == (p.pid if p.seen_pid else 0)]
+
+    def mark(self, event: str, found: list[Proc]) -> None:
+        """Note who was reported."""
         if event == "gave up":
-            self.failures.pop(name[:2], None)  # it may have lived long
+            for proc in found:
+                self.failures.pop((proc.generation, proc.slot), None)  # it may have lived long
             self.missed.update(p.ticket for p in [p for p in found if not self.is_leaving(p)][:1])
         else:
             found.sort(key=lambda p: not self.is_leaving(p))

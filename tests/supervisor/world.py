@@ -195,7 +195,7 @@ class World:
         orders = self.settle()
         for _ in range(ROUNDS):
             deadline = self.machine.next_deadline()
-            if deadline is None or self.has_exited:
+            if deadline is None or self.has_exited or self.promises.is_at_rest():
                 break
             self.now = max(self.now, deadline)
             orders += self.turn(on.Tick())
@@ -224,7 +224,18 @@ class World:
 
     def zygote(self, generation: int) -> Proc:
         """Return the newest zygote of a generation."""
-        return [p for p in self.kernel.procs.values() if p.generation == generation and not p.is_worker][-1]
+        return [p for p in self.kernel.procs.values() if p.generation == generation and p.is_zygote][-1]
+
+    def spare(self) -> Proc | None:
+        """Return the spare that lives and was not told to end."""
+        return next((p for p in self.kernel.procs.values() if p.alive and p.is_spare and not p.told), None)
+
+    def lose_spare(self) -> None:
+        """Let the spare die; the next one comes a moment later."""
+        spare = self.spare()
+        assert spare
+        self.kernel.die(spare, 1)
+        self.deliver_all()
 
     def serving(self, generation: int) -> int:
         """Count the living workers that were let serve and not told to go."""

@@ -1,0 +1,251 @@
+"""
+How processes of the app come to be.
+
+Owns what each one is given (its channel, its output, its place on the heartbeat page, its notify address) and
+the two ways to make it: a fresh interpreter, or an order to a zygote.  Must never wait; whatever the kernel
+refuses is the failure of that one process alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import signal
+import socket
+
+from launcher import protocol
+from launcher.supervisor import actions as do
+from launcher.supervisor import children, notify
+from launcher.supervisor import events as on
+from launcher.supervisor.children import Child, send_signal
+from launcher.supervisor.forward import Lines
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from launcher.handoff import Handoff
+    from launcher.supervisor.journal import Journal
+    from launcher.supervisor.loop import Watcher
+
+CHANNEL = 3  # where a fresh interpreter finds it
+PLACES = 16 * 1024  # on the heartbeat page, 8 bytes each: more than there can be workers
+# The path of a script's directory, or of -c's, must not lead: a user's own launcher.py would be imported.
+BOOT = "import sys; sys.path[:] = filter(None, sys.path); from launcher.runtime.start import main; main()"
+
+
+class Births:
+    """The maker of processes; `children` is the list that it adds to."""
+
+    __slots__ = (
+        "_children",
+        "_free_places",
+        "_handoff",
+        "_journal",
+        "_last_place",
+        "_null",
+        "_page",
+        "_page_fd",
+        "_watcher",
+    )
+
+    def __init__(self, handoff: Handoff, known: dict[int, Child], watcher: Watcher, journal: Journal) -> None:
+        self._handoff = handoff
+        self._children = known
+        self._watcher = watcher
+        self._journal = journal
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._page_fd = os.memfd_create("heartbeats", os.MFD_CLOEXEC)
+        os.ftruncate(self._page_fd, PLACES * 8)
+        self._page = mmap.mmap(self._page_fd, PLACES * 8)
+        self._free_places: list[int] = []
+        self._last_place = -1
+
+    def without_listeners(self) -> None:
+        """Give no listening socket to anybody any more."""
+        self._handoff = self._handoff._replace(listeners=())
+
+    def start_zygote(self, order: do.StartZygote) -> list[on.Event]:
+        """Start a fresh interpreter that prepares a generation."""
+
+        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
+            self._add_outputs(child, given)
+            child.pid = self._spawn(given)
+            self._send_prepare(channel, order.generation, is_worker=False)
+
+        return self._bear(Child(order.ticket, is_zygote=True), bear)
+
+    def fork_worker(self, order: do.ForkWorker | do.Park) -> list[on.Event]:
+        """Order a worker, or a spare, from a zygote."""
+        zygote = self._children.get(order.zygote)
+
+        def bear(child: Child, _: socket.socket, given: list[int]) -> None:
+            if zygote is None or zygote.channel is None:
+                raise BrokenPipeError(errno.EPIPE, "the zygote is gone")
+            self._add_belongings(child, given)
+            self._send_spawn(zygote.channel, order, child, given)
+
+        return self._bear(Child(order.ticket, is_zygote=False), bear)
+
+    def exec_worker(self, order: do.ExecWorker) -> list[on.Event]:
+        """Start a worker as a fresh interpreter that imports for itself."""
+
+        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
+            self._add_belongings(child, given)
+            child.pid = self._spawn(given)
+            self._send_prepare(channel, order.generation, is_worker=True)
+            # Its private channel serves for both orders: the descriptor in the second is the one it has already.
+            self._send_spawn(channel, order, child, given)
+
+        return self._bear(Child(order.ticket, is_zygote=False), bear)
+
+    def _bear(self, child: Child, bear: Callable[[Child, socket.socket, list[int]], None]) -> list[on.Event]:
+        """
+        Have a process made; whatever the kernel refuses (EMFILE, EAGAIN, ENOMEM) is the failure of this one alone.
+
+        `bear` gets the list of what the process is given: first its end of the channel, then its stdout and stderr.
+        """
+        given: list[int] = []
+        try:
+            child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            given.append(theirs.detach())
+            bear(child, child.channel, given)
+            self._adopt(child, child.channel)
+        except OSError as error:
+            self.let_go(child)
+            if child.pid:
+                # It lives, and nobody could tell it anything.
+                send_signal(child.pid, signal.SIGKILL)
+            what = error.filename or self._handoff.interpreter
+            return [on.StartFailed(child.ticket, f"cannot start {what}: {error.strerror or error}")]
+        finally:
+            for fd in given:
+                os.close(fd)
+        return [on.Started(child.ticket, child.pid)] if child.pid else []
+
+    def _add_belongings(self, child: Child, given: list[int]) -> None:
+        """Make what a worker is given, in the order of the spawn message."""
+        self._add_outputs(child, given)
+        child.stacks, stacks = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        given.append(stacks)
+        given.append(os.dup(self._page_fd))
+        child.place = self._free_places.pop() if self._free_places else self._next_place()
+        self._page[8 * child.place : 8 * child.place + 8] = bytes(8)
+
+    def _add_outputs(self, child: Child, given: list[int]) -> None:
+        for is_stderr in (False, True):
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            given.append(writing)
+            child.outputs.append(Lines(reading, remember=is_stderr))
+            os.set_blocking(reading, False)  # the writing end stays blocking: it is the app's print
+
+    def _spawn(self, given: list[int]) -> int:
+        """Start a fresh interpreter, with stdio, its channel, and nothing else of ours."""
+        every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+        # Anew for each generation, and before the start: PYTHONPATH may be relative to it, and CPython 3.13 does not
+        # come up in a directory that was removed.
+        try:
+            os.chdir(self._handoff.directory)
+        except OSError:
+            os.chdir("/")  # the child will say why
+        # Where the links lead now: all that this generation imports, early or late, is from one release.
+        folder, name = os.path.split(self._handoff.interpreter)
+        interpreter = os.path.join(os.path.realpath(folder), name)
+        return os.posix_spawn(
+            interpreter,
+            [interpreter, "-c", BOOT],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, self._null, 0),
+                (os.POSIX_SPAWN_DUP2, given[1], 1),
+                (os.POSIX_SPAWN_DUP2, given[2], 2),
+                (os.POSIX_SPAWN_DUP2, given[0], CHANNEL),
+            ],
+            setpgroup=0,
+            setsigmask=[],
+            setsigdef=every_signal,
+        )
+
+    def _send_prepare(self, channel: socket.socket, generation: int, *, is_worker: bool) -> None:
+        handoff = self._handoff
+        message = protocol.encode(
+            "prepare",
+            protocol=protocol.VERSION,
+            supervisor=os.getpid(),
+            name=handoff.name,
+            target=handoff.target,
+            interface=handoff.interface,
+            arguments=handoff.arguments,
+            generation=generation,
+            is_worker=is_worker,
+            directory=handoff.directory,
+            open_files=handoff.open_files,
+            umask=handoff.umask,
+            listeners=tuple(listener.name for listener in handoff.listeners),
+        )
+        socket.send_fds(channel, [message], [handoff.environ_fd, *(listener.fd for listener in handoff.listeners)])
+
+    def _send_spawn(
+        self, channel: socket.socket, order: do.ForkWorker | do.Park | do.ExecWorker, child: Child, given: list[int]
+    ) -> None:
+        child.notify, address = notify.open_address()
+        message = protocol.encode(
+            "spawn",
+            ticket=order.ticket,
+            generation=order.generation,
+            heartbeat_offset=8 * child.place,
+            notify_address=address,
+        )
+        socket.send_fds(channel, [message], given, socket.MSG_DONTWAIT)
+
+    def _adopt(self, child: Child, channel: socket.socket) -> None:
+        self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
+        for lines in child.outputs:
+            self._watcher.watch(lines.fileno(), lambda lines=lines: self._forward(lines))  # type: ignore[misc]
+        if child.notify is not None:
+            sock = child.notify
+            self._watcher.watch(sock.fileno(), lambda: notify.read(sock, child.ticket))
+        self._children[child.ticket] = child
+
+    def _hear(self, child: Child, channel: socket.socket) -> list[on.Event]:
+        events = children.listen(child)
+        for event in events:
+            if isinstance(event, on.Started | on.Hello) and event.ticket in self._children:
+                self._children[event.ticket].pid = event.pid
+        if on.ChannelClosed(child.ticket) in events:
+            # Its end is readable for ever, and the process may live on for long: an app that closed it, or an exec.
+            self._watcher.forget(channel.fileno())
+        return events
+
+    def let_go(self, child: Child) -> None:
+        """Close all that was kept for a process."""
+        for sock in (child.channel, child.notify):
+            if sock is not None:
+                self._watcher.forget(sock.fileno())
+        for lines in child.outputs:
+            self._watcher.forget(lines.fileno())
+            self._journal.output.write(lines.close())
+        if child.place >= 0:
+            self._free_places.append(child.place)
+        child.close()
+
+    def beat(self, child: Child) -> float:
+        """Return what stands on a worker's place of the heartbeat page."""
+        return (
+            float(memoryview(self._page)[8 * child.place : 8 * child.place + 8].cast("d")[0])
+            if child.place >= 0
+            else 0.0
+        )
+
+    def _next_place(self) -> int:
+        self._last_place = (self._last_place + 1) % PLACES
+        return self._last_place
+
+    def _forward(self, lines: Lines) -> list[on.Event]:
+        data = lines.read()
+        if data:
+            self._journal.output.write(data)
+        if lines.ended:
+            self._watcher.forget(lines.fileno())
+        return []

@@ -1,0 +1,180 @@
+"""
+Who is to go, and who is to come.
+
+Owns the counting: workers are replaced, spares kept and zygotes ended by comparing how many there are with
+how many are wanted.  A former generation may keep as many workers as the current one still lacks; that one
+rule covers the full reload, the rolling one, the restart of singletons and the way back.
+Pure: it orders, and never waits or acts.
+"""
+
+from __future__ import annotations
+
+from launcher.handoff import AS_MANY_AS_WORKERS
+from launcher.supervisor import actions as do
+from launcher.supervisor.generation import LEAVING, SPARE, ZYGOTE, Generation, Phase, Process, State
+from launcher.supervisor.records import GRACE, Records
+from launcher.supervisor.stopping import Stage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AT_ONCE = 16  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
+
+
+class Staffing(Records):
+    """The part of the machine that counts."""
+
+    __slots__ = ()
+
+    # ── who is to go ────────────────────────────────────────────────────────────────────────────
+
+    def _retire(self, now: float) -> None:
+        self._dismiss_spares(now)
+        if self.stop and self.stop.stage is not Stage.DELAY:
+            for generation in self.generations():
+                self._drain(generation.staying(), "stop", now)
+            return
+        if self.candidate:
+            self._drain(self.candidate.beyond(self._gate()), "scale", now)
+        lacking = self.wanted
+        if self.current and self._is_draining_first():
+            self._drain(self.current.staying(), "reload", now)
+        elif self.current:
+            self._drain(self.current.beyond(self.wanted), "scale", now)
+            first = [w for w in self.current.staying() if w.recycle_for] if self.policy.max_surge == 0 else []
+            self._drain(first or self.current.outlived(), "recycle", now)
+            lacking -= self.current.up(self.wanted)
+        former: list[Process] = []
+        for generation in reversed(self.others):
+            if generation.phase is Phase.REJECTED:
+                self._drain(generation.staying(), "rejected", now)
+            else:
+                former += generation.staying()
+        # Those that serve are kept first, whichever generation they are of.
+        former.sort(key=lambda worker: not worker.is_up)
+        self._drain(former[max(0, lacking) :], "reload", now)
+
+    def _dismiss_spares(self, now: float) -> None:
+        draining = self.stop is not None and self.stop.stage is not Stage.DELAY
+        for generation in self.generations():
+            spare = generation.spare
+            if spare and spare.state not in LEAVING and (draining or generation is not self.current):
+                spare.enter(State.DRAINING, now + GRACE)
+                self._order(do.Dismiss(spare.ticket))
+
+    def _drain(self, workers: list[Process], reason: str, now: float) -> None:
+        for worker in workers:
+            served = worker.state in (State.SERVING, State.ENTERED)
+            limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
+            worker.enter(State.DRAINING, now + limit)
+            self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop"))
+
+    def _end_zygotes(self, now: float) -> None:
+        """End the zygotes that nobody needs, each after its last worker, and drop what is over."""
+        for generation in self.generations():
+            zygote = generation.zygote
+            if zygote is None or zygote.state in LEAVING or self._needs_zygote(generation):
+                continue
+            if zygote.state is State.PREPARING:  # it would hear us only when the import ends
+                self._kill(zygote, now)
+            else:
+                zygote.enter(State.DRAINING, now + GRACE)
+                self._order(do.EndZygote(zygote.ticket))
+        for generation in [g for g in self.others if g is not self.fallback and not g.processes()]:
+            self.others.remove(generation)
+            if generation.phase is Phase.RETIRING:
+                self._log("info", "retired", generation=generation.number)
+
+    def _needs_zygote(self, generation: Generation) -> bool:
+        if generation.phase is not Phase.PREPARING and (generation.imports_anew or generation.unrespawnable):
+            return False
+        if generation.present():
+            return True
+        stopping = self.stop is not None and self.stop.stage is not Stage.DELAY
+        return not stopping and generation in (self.current, self.candidate, self.fallback)
+
+    # ── who is to come ──────────────────────────────────────────────────────────────────────────
+
+    def _spawn(self, now: float) -> None:
+        if self.stop and self.stop.stage is not Stage.DELAY:
+            return
+        for generation in self._respawning():
+            for slot in self._lacking(generation):
+                if generation.backoff(slot).until > now:
+                    continue
+                if slot == ZYGOTE:
+                    self._start_zygote(generation, now)
+                elif slot == SPARE:
+                    self._start_spare(generation, now)
+                elif self._has_room(generation):
+                    self._start_worker(generation, slot, now)
+                else:
+                    break
+
+    def _respawning(self) -> list[Generation]:
+        """Return the generations whose missing processes are to be started."""
+        filling = self.candidate if self.candidate and self.candidate.phase is Phase.FILLING else None
+        return [g for g in (filling, self.current, self.fallback) if g]
+
+    def _lacking(self, generation: Generation) -> Iterator[int]:
+        """Yield what a generation should have and has not: its zygote, or slots and then a spare."""
+        if generation.unrespawnable:
+            return
+        if generation.lacks_zygote:
+            yield ZYGOTE
+            return
+        if not generation.can_spawn or generation is self.fallback:
+            return
+        if generation is self.current and self._is_draining_first():
+            return
+        yield from generation.missing(self._gate() if generation is self.candidate else self.wanted)
+        # Only asked when the slots are dealt with: one of them may just have taken the spare.
+        if generation is self.current and generation.wants_spare:
+            yield SPARE
+
+    def _has_room(self, generation: Generation) -> bool:
+        if sum(w.state is State.ORDERED for w in generation.workers.values()) >= AT_ONCE:
+            return False
+        if self.policy.max_surge == AS_MANY_AS_WORKERS:
+            return True
+        if self.policy.max_surge == 0 and any(g.present() for g in self.generations() if g is not generation):
+            return False  # singletons: two generations never run at once
+        return sum(g.present() for g in self.generations()) < self.wanted + self.policy.max_surge
+
+    def _is_draining_first(self) -> bool:
+        """Say whether singletons are being replaced: the old ones end before the new ones start."""
+        return self.policy.max_surge == 0 and self.candidate is not None and self.candidate.phase is Phase.FILLING
+
+    def _gate(self) -> int:
+        """Return how many workers of the candidate must be ready for the commit."""
+        surge = self.policy.max_surge
+        rolling = self.current is not None and 0 < surge < self.wanted
+        return surge if rolling else self.wanted
+
+    def _start_spare(self, generation: Generation, now: float) -> None:
+        if generation.zygote:
+            spare = self.processes.order(generation, SPARE, now, now + self.policy.boot_timeout)
+            spare.zygote = generation.zygote.ticket
+            generation.spare = spare
+            self._order(do.Park(spare.ticket, spare.zygote, generation.number))
+
+    def _start_worker(self, generation: Generation, slot: int, now: float) -> None:
+        spare = generation.spare
+        if spare and spare.state is State.PARKED and not spare.mute:
+            generation.spare, generation.workers[spare.ticket] = None, spare
+            spare.slot, spare.started = slot, now
+            spare.enter(State.BOOTING, now + self.policy.boot_timeout)
+            self._order(do.Go(spare.ticket, slot))
+            return
+        worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)
+        generation.workers[worker.ticket] = worker
+        if generation.zygote and not generation.imports_anew:
+            worker.zygote = generation.zygote.ticket
+            self._order(do.ForkWorker(worker.ticket, worker.zygote, generation.number, slot))
+        else:
+            self._order(do.ExecWorker(worker.ticket, generation.number, slot))
+
+    def _start_zygote(self, generation: Generation, now: float) -> None:
+        generation.zygote = self.processes.order(generation, ZYGOTE, now, now + self.policy.boot_timeout)
+        self._order(do.StartZygote(generation.zygote.ticket, generation.number))

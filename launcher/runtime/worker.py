@@ -92,13 +92,14 @@ def run_anew(order: Order) -> NoReturn:
 
 
 def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
+    # First, so that nobody ever takes a fork for its zygote.
+    titles.show(order.name, f"spare] generation {birth.generation}")
     try:
         if not order.is_worker:  # but a zygote's fork
             _wait_for_adoption(order.supervisor, birth.channel)
             die_with(order.supervisor)
             os.setpgid(0, 0)
         order.channel.close()  # a fork has its own, and a fresh interpreter has a second descriptor for it
-        titles.show(order.name, f"spare] generation {birth.generation}")
         slot = _hear_of_slot(birth)
         worker, link = _settle(order, birth, slot)
     except OSError as error:

@@ -92,7 +92,7 @@ def _open_control(control: Control, journal: Journal) -> None:
         control.open()
     except OSError as error:
         # A read-only file system costs this socket and nothing else.
-        journal.log("warning", "no control socket", (("path", control.path), ("reason", error.strerror)))
+        journal.log("warning", "no control socket", (("path", control.path), ("reason", error.strerror or str(error))))
     else:
         journal.listeners.append(control.tell)
 

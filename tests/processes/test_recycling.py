@@ -16,8 +16,10 @@ from launcher import Worker
 
 def main(worker: Worker):
     worker.ready()
-    ballast = bytearray(os.urandom(1)) * (200_000_000 if worker.slot == 0 and not os.path.exists("grown") else 1)
-    open("grown", "w").close()
+    grows = worker.slot == 0 and not os.path.exists("grown")
+    ballast = bytearray(os.urandom(1)) * (200_000_000 if grows else 1)
+    if grows:
+        open("grown", "w").close()
     worker.stopping.wait()
     print("reason", worker.stopping.reason, flush=True)
 """

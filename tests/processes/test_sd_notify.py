@@ -30,7 +30,10 @@ class Recorder:
 
     def _record(self) -> None:
         while True:
-            data, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(12))
+            try:
+                data, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(12))
+            except OSError:  # closed
+                return
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             if not data:
                 return

@@ -125,7 +125,7 @@ def test_a_report_holds_the_stacks_of_all_workers(start: Callable[..., Running],
     running = begin(start, app)
     running.send(signal.SIGUSR1)
     for slot in (0, 1):
-        assert "wait" in running.wait_for(event="stacks", slot=slot)["detail"]
+        assert "app.py" in running.wait_for(event="stacks", slot=slot)["detail"]
 
 
 def test_a_straggler_leaves_its_stack(start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path) -> None:

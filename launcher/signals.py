@@ -7,13 +7,11 @@ Must never send, block or handle a signal: this is a leaf that only names things
 
 from __future__ import annotations
 
-import enum
-import signal
-
-from launcher.lean import NamedTuple
+from launcher.lean import Enum, NamedTuple
+from launcher.lean_posix import signal
 
 
-class Ask(enum.Enum):
+class Ask(Enum):
     """One thing an operator can ask."""
 
     STOP = "stop"
@@ -28,7 +26,7 @@ class Ask(enum.Enum):
 class Row(NamedTuple):
     """One line of the table: the signal, what it asks, and the sentence in the docs."""
 
-    signal: signal.Signals
+    signal: int
     ask: Ask
     sentence: str
 
@@ -53,7 +51,7 @@ TABLE: tuple[Row, ...] = (
     Row(signal.SIGTTOU, Ask.FEWER, "one worker fewer (at least 1)"),
 )
 
-ASK_OF = {int(row.signal): row.ask for row in TABLE}
+ASK_OF = {row.signal: row.ask for row in TABLE}
 
 # Has a worker write its stacks (faulthandler).  Only sent to one that said it is armed: the default action is death.
 STACKS = signal.SIGRTMIN + 8
@@ -70,3 +68,9 @@ HARMLESS_TO_WORKERS = (
     signal.SIGTTOU,
     signal.SIGWINCH,
 )
+
+
+def name_of(number: int) -> str:
+    """Name a signal: `SIGTERM`, or `signal 42` if it has no name."""
+    names = (n for n in dir(signal) if n.startswith("SIG") and "_" not in n and getattr(signal, n) == number)
+    return next(names, f"signal {number}")

@@ -28,13 +28,13 @@ def settings() -> str:
 def signal_table() -> str:
     """Return the table of signals, which stands in the README too."""
     lines = ["| signal | what happens |", "|---|---|"]
-    lines += [f"| {row.signal.name} | {row.sentence} |" for row in signals.TABLE]
+    lines += [f"| {signals.name_of(row.signal)} | {row.sentence} |" for row in signals.TABLE]
     return "\n".join(lines)
 
 
 def signal_page() -> str:
     """Return the page of signals."""
-    harmless = ", ".join(number.name.removeprefix("SIG") for number in signals.HARMLESS_TO_WORKERS)
+    harmless = ", ".join(signals.name_of(number).removeprefix("SIG") for number in signals.HARMLESS_TO_WORKERS)
     return (
         "# Signals to the supervisor\n\n"
         "Printed from `launcher/signals.py`.\n\n"

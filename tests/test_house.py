@@ -25,6 +25,7 @@ LEAVES = {
     "launcher.errors",
     "launcher.handoff",
     "launcher.lean",
+    "launcher.lean_posix",
     "launcher.protocol",
     "launcher.quantities",
     "launcher.settings",
@@ -49,16 +50,22 @@ PURE = {
     "launcher.supervisor.status",
     "launcher.supervisor.stopping",
 }
-HARMLESS_STDLIB = {"__future__", "collections.abc", "enum", "operator", "signal", "typing"}
+HARMLESS_STDLIB = {"__future__", "_operator", "collections.abc", "enum", "typing"}
 FORBIDDEN_IN_SUPERVISOR = {
     "asyncio",
     "click",
+    "collections",
     "dataclasses",
+    "enum",
+    "functools",
     "inspect",
     "json",
     "logging",
     "random",
     "re",
+    "selectors",
+    "signal",
+    "socket",
     "subprocess",
     "threading",
     "typing",

@@ -15,9 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
-import socket
 import stat
+
+from launcher.lean_posix import signal, socket
 
 TYPE_CHECKING = False
 

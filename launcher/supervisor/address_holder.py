@@ -8,8 +8,9 @@ Must never fail: what /proc does not tell is the empty text.
 from __future__ import annotations
 
 import os
-import socket
 import sys
+
+from launcher.lean_posix import socket
 
 _LISTENING = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 

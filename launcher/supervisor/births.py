@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import signal
-import socket
+import sys
 
 from launcher import protocol
+from launcher.lean_posix import signal, socket
 from launcher.supervisor import actions as do
 from launcher.supervisor import children, notify
 from launcher.supervisor import events as on
@@ -184,7 +184,7 @@ class Births:
             umask=handoff.umask,
             listeners=tuple(listener.name for listener in handoff.listeners),
         )
-        socket.send_fds(channel, [message], [handoff.environ_fd, *(listener.fd for listener in handoff.listeners)])
+        _send(channel, message, [handoff.environ_fd, *(listener.fd for listener in handoff.listeners)])
 
     def _send_spawn(
         self, channel: socket.socket, order: do.ForkWorker | do.Park | do.ExecWorker, child: Child, given: list[int]
@@ -197,7 +197,7 @@ class Births:
             heartbeat_offset=8 * child.place,
             notify_address=address,
         )
-        socket.send_fds(channel, [message], given, socket.MSG_DONTWAIT)
+        _send(channel, message, given)
 
     def _adopt(self, child: Child, channel: socket.socket) -> None:
         self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
@@ -249,3 +249,9 @@ class Births:
         if lines.ended:
             self._watcher.forget(lines.fileno())
         return []
+
+
+def _send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    """Send one message with descriptors, without waiting (unix(7): SCM_RIGHTS)."""
+    packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
+    channel.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)], socket.MSG_DONTWAIT)

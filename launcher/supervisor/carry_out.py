@@ -8,16 +8,16 @@ as an event.  Must never decide, and never wait.
 from __future__ import annotations
 
 import os
-import signal
-import socket
 
 from launcher import protocol
+from launcher.lean_posix import signal, socket
 from launcher.signals import STACKS
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, listeners
+from launcher.supervisor import children
 from launcher.supervisor import events as on
 from launcher.supervisor.births import Births
 from launcher.supervisor.children import Child, send_signal
+from launcher.supervisor.unix_sockets import unlink_if_ours
 from launcher.supervisor.upwards import Upwards
 
 TYPE_CHECKING = False
@@ -96,7 +96,8 @@ class Hands:
             if child.is_zygote:
                 self._tell(child.ticket, "close-listeners")
         for listener in self.handoff.listeners:
-            listeners.close(listener)
+            unlink_if_ours(listener)
+            os.close(listener.fd)
         self._births.without_listeners()
 
     def _signal_group(self, order: do.SignalGroup) -> list[on.Event]:

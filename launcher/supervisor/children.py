@@ -8,9 +8,9 @@ address; and the one source of deaths.  Must never wait: everything here is non-
 from __future__ import annotations
 
 import os
-import socket
 
 from launcher import protocol
+from launcher.lean_posix import socket
 from launcher.supervisor import events as on
 
 TYPE_CHECKING = False

@@ -8,11 +8,11 @@ answer is some datagrams of `rows` and an `end`.  Must never wait for a client: 
 from __future__ import annotations
 
 import os
-import socket
-import struct
+import sys
 
 from launcher import protocol
 from launcher.errors import Exit
+from launcher.lean_posix import socket
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor import status
@@ -36,7 +36,7 @@ RESULTS = {
     "rolled-back": Exit.REJECTED,
     "pre-empted": Exit.TEMPORARY,
 }
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+_CREDENTIALS = 12  # struct ucred: pid, uid, gid (unix(7))
 
 
 class Client:
@@ -132,12 +132,11 @@ class Control:
         listener = self._listener
         while listener is not None:
             try:
-                sock, _ = listener.accept()
+                sock = socket.socket(fileno=listener._accept()[0])  # type: ignore[attr-defined]
             except OSError:
                 break
             sock.setblocking(False)
-            uid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1]
-            if uid not in (0, os.geteuid()):
+            if _uid_behind(sock) not in (0, os.geteuid()):
                 sock.close()
                 continue
             if len(self._clients) >= MOST_CLIENTS:
@@ -249,6 +248,11 @@ class Control:
         else:
             self._end(client, Exit.DONE)
         return []
+
+
+def _uid_behind(sock: socket.socket) -> int:
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def _row(record: Record) -> bytes:

@@ -7,9 +7,7 @@ Pure: never decides, never acts.
 
 from __future__ import annotations
 
-import enum
-
-from launcher.lean import NamedTuple
+from launcher.lean import Enum, NamedTuple
 from launcher.supervisor.pacing import Backoff
 
 TYPE_CHECKING = False
@@ -21,7 +19,7 @@ ZYGOTE = -1  # in place of a slot
 SPARE = -2
 
 
-class Phase(enum.Enum):
+class Phase(Enum):
     """Where a generation stands between its order and its end (DESIGN §3.5)."""
 
     PREPARING = "preparing"
@@ -32,7 +30,7 @@ class Phase(enum.Enum):
     REJECTED = "rejected"  # its workers never serve
 
 
-class State(enum.Enum):
+class State(Enum):
     """Where a process stands."""
 
     ORDERED = "ordered"
@@ -142,6 +140,7 @@ class Generation:
         "done",
         "failure",
         "files",
+        "has_served",
         "imports_anew",
         "number",
         "origin",
@@ -163,6 +162,7 @@ class Generation:
         self.spare: Process | None = None  # forked ahead: becomes a worker the moment one dies
         self.imports_anew = False  # no preload: every worker imports for itself
         self.takes_worker = True
+        self.has_served = False  # a client may have seen it
         self.files = ""
         self.failure: Failure | None = None
         self.unrespawnable = ""  # why no worker can be had from it any more

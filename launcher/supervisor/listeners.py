@@ -10,12 +10,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import stat
 
 from launcher.errors import Problem, UnavailableError
 from launcher.handoff import Listener
 from launcher.lean import NamedTuple
+from launcher.lean_posix import socket
 from launcher.supervisor import unix_sockets
 from launcher.supervisor.unix_sockets import unlink_if_ours
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 
-from launcher.signals import ASK_OF
+from launcher.lean_posix import signal
+from launcher.signals import ASK_OF, name_of
 from launcher.supervisor import children, status
 from launcher.supervisor import events as on
 
@@ -132,7 +132,7 @@ class Loop:
             numbers = os.read(self._signals, 4096)
         except BlockingIOError:
             return events
-        events += [on.Asked(ASK_OF[number], signal.Signals(number).name) for number in numbers if number in ASK_OF]
+        events += [on.Asked(ASK_OF[number], name_of(number)) for number in numbers if number in ASK_OF]
         # At any signal: SIGCHLD itself may have found the pipe full.
         dead = children.reap()
         return events + children.last_messages(self._hands.children, dead) + dead

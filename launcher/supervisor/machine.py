@@ -11,9 +11,8 @@ Pure: it never waits, never acts, never asks the time.
 
 from __future__ import annotations
 
-import signal
-
 from launcher.errors import Exit as Code
+from launcher.lean_posix import signal
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
@@ -214,7 +213,9 @@ class Machine(Staffing):
     def _roll_back(self, failed: Generation, kept: Generation, reason: str) -> None:
         self.others.remove(kept)
         self.others.append(failed)
-        failed.phase, kept.phase = Phase.RETIRING, Phase.COMMITTED
+        # If work that was done filled the gate, no client saw it yet, and none has to.
+        failed.phase = Phase.RETIRING if failed.has_served else Phase.REJECTED
+        kept.phase = Phase.COMMITTED
         self.current, self.fallback, self.announce_by = kept, None, None
         self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
         self.announce_up()

@@ -8,20 +8,20 @@ import the app, a third-party module other than setproctitle, or anything that s
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 
 from launcher import handoff as handoffs
 from launcher.errors import Exit
+from launcher.lean_posix import signal
 from launcher.signals import ASK_OF
-from launcher.supervisor import listeners
 from launcher.supervisor.carry_out import Hands
 from launcher.supervisor.control import Control
 from launcher.supervisor.journal import Journal
 from launcher.supervisor.loop import Loop, Watcher
 from launcher.supervisor.machine import Machine
 from launcher.supervisor.records import Policy
+from launcher.supervisor.unix_sockets import unlink_if_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(fd: int) -> NoReturn:
         _say(f"the operating system refused: {what}{error.strerror or error}")
         os._exit(Exit.OS_ERROR)
     for listener in handoff.listeners:
-        listeners.unlink_if_ours(listener)
+        unlink_if_ours(listener)
     # Nothing has to be closed or collected: the kernel is quicker.
     os._exit(code)
 

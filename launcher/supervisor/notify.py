@@ -8,8 +8,8 @@ is gone when its datagram is read.  Must never trust more than the uid of the se
 from __future__ import annotations
 
 import os
-import socket
 
+from launcher.lean_posix import socket
 from launcher.supervisor import events as on
 
 _AT_ONCE = 64  # datagrams of one worker: the others must not wait for one that never stops talking

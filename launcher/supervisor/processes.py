@@ -8,9 +8,8 @@ Pure: never decides, never acts.
 
 from __future__ import annotations
 
-import signal
-
 from launcher.lean import NamedTuple
+from launcher.signals import name_of
 from launcher.supervisor.generation import Generation, Process
 
 
@@ -84,7 +83,4 @@ def in_words(code: int) -> str:
     """Say how a process ended: `exit 3`, `SIGKILL`."""
     if code >= 0:
         return f"exit {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
+    return name_of(-code)

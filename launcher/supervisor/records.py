@@ -9,10 +9,9 @@ Pure: it never waits, never acts, never asks the time.
 
 from __future__ import annotations
 
-import signal
-
 from launcher.errors import Exit as Code
 from launcher.lean import NamedTuple
+from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor import status
@@ -195,6 +194,7 @@ class Records:
             watch.too_old_at = now + policy.max_age * (0.9 + 0.2 * self.chance())
         if policy.max_rss:
             watch.measure_at = now + MEASURE
+        worker.generation.has_served = True
         self._order(do.Serve(worker.ticket))
 
     # ── who died ────────────────────────────────────────────────────────────────────────
@@ -272,7 +272,8 @@ class Records:
     def _pace(self, process: Process, now: float) -> None:
         backoff = process.generation.backoff(process.slot)
         if process.state in UP and self.bucket.take(self.wanted, now):
-            backoff.until = now
+            # Not earlier than its replacement may be tried again, which failed while this one was being recycled.
+            backoff.until = max(backoff.until, now)
             return
         delay = backoff.fail(now, now - process.started, self.chance)
         self._log("info", "delayed respawn", **identity(process), by=f"{delay:.2f}s")

@@ -7,10 +7,10 @@ Pure: never decides, never acts.
 
 from __future__ import annotations
 
-import enum
+from launcher.lean import Enum
 
 
-class Stage(enum.Enum):
+class Stage(Enum):
     """The stages of a stop, in their order."""
 
     DELAY = "waiting: still accepting"

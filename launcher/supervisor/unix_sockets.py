@@ -11,12 +11,12 @@ import errno
 import fcntl
 import os
 import select
-import socket
 import stat
 import sys
 
 from launcher.errors import Problem, UnavailableError
 from launcher.handoff import Listener
+from launcher.lean_posix import socket
 
 TYPE_CHECKING = False
 
@@ -108,7 +108,8 @@ def _refuse_if_taken(place: Address, path: str) -> None:
         raise UnavailableError(
             Problem(place.text, "a file is there that is not a socket", "Remove it, or choose another path")
         )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
         probe.setblocking(False)
         problem = probe.connect_ex(path)
         if problem in {errno.ECONNREFUSED, errno.ENOENT}:
@@ -122,6 +123,8 @@ def _refuse_if_taken(place: Address, path: str) -> None:
                 )
             )
         holder = _peer(probe) if problem == 0 else ""
+    finally:
+        probe.close()
     by = f" by {holder}" if holder else ""
     raise UnavailableError(Problem(place.text, f"in use{by}", "Stop that program, or choose another path"))
 

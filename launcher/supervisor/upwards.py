@@ -7,8 +7,9 @@ a manager that does not listen is no reason to stop.
 
 from __future__ import annotations
 
-import socket
 import time
+
+from launcher.lean_posix import socket
 
 
 class Upwards:

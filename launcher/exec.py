@@ -17,7 +17,7 @@ from launcher import runtime_directory
 from launcher.errors import Problem, SystemRefusedError, UnavailableError
 from launcher.handoff import Handoff
 from launcher.lean import NamedTuple
-from launcher.supervisor import listeners
+from launcher.supervisor import interpreter, listeners
 
 TYPE_CHECKING = False
 
@@ -107,8 +107,10 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             umask=-1,
             listeners=opened,
         )
-        handoff_fd = sealed("prod-run-handoff", handoff.encode())
-        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd) if fd >= 0), opened)
+        let_through((), ())  # nothing that our caller leaked is the app's
+        zygote = interpreter.start(handoff, 1, minimal_environment(environ))
+        handoff_fd = sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
+        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[1:]) if fd >= 0), opened)
         replace_program(handoff_fd, environ)
     except BaseException:
         for listener in opened:

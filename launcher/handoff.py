@@ -24,6 +24,15 @@ class Listener(NamedTuple):
     inode: int = 0
 
 
+class Newborn(NamedTuple):
+    """A fresh interpreter that has its first order: its PID, and our ends of its channel and output."""
+
+    pid: int
+    channel: int
+    stdout: int
+    stderr: int
+
+
 class Handoff(NamedTuple):
     """Everything that is settled before the supervisor starts; times in seconds."""
 
@@ -53,11 +62,13 @@ class Handoff(NamedTuple):
     open_files: int  # the caller's soft RLIMIT_NOFILE, for the app
     umask: int  # -1: as it is
     listeners: tuple[Listener, ...]
+    zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
         """Turn it into the bytes of a memfd."""
         plain = self._asdict()
         plain["listeners"] = tuple("\t".join(map(str, listener)) for listener in self.listeners)
+        plain["zygote"] = tuple(map(str, self.zygote or ()))
         return protocol.encode("handoff", **plain)
 
 
@@ -96,6 +107,7 @@ def decode(data: bytes) -> Handoff:
         open_files=message.number("open_files"),
         umask=message.number("umask"),
         listeners=tuple(_listener(text) for text in message.texts("listeners")),
+        zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 
 

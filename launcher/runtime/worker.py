@@ -88,7 +88,9 @@ def run_anew(order: Order) -> NoReturn:
             print(getattr(error, "detail", "") or load.in_one_line(error), file=sys.stderr, flush=True)
             raise SystemExit(1) from None
 
-    _run(order, imported, Birth.of(message, descriptors))
+    # What a fork is sent, a fresh interpreter has had from its start.
+    own = [os.dup(fd) for fd in (order.channel.fileno(), 1, 2)]
+    _run(order, imported, Birth.of(message, [*own, *descriptors]))
 
 
 def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
@@ -99,7 +101,7 @@ def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
             _wait_for_adoption(order.supervisor, birth.channel)
             die_with(order.supervisor)
             os.setpgid(0, 0)
-        order.channel.close()  # a fork has its own, and a fresh interpreter has a second descriptor for it
+        order.channel.close()  # a worker has one of its own
         slot = _hear_of_slot(birth)
         worker, link = _settle(order, birth, slot)
     except OSError as error:

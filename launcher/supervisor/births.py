@@ -11,12 +11,11 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
 
 from launcher import protocol
 from launcher.lean_posix import signal, socket
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, notify
+from launcher.supervisor import children, interpreter, notify
 from launcher.supervisor import events as on
 from launcher.supervisor.children import Child, send_signal
 from launcher.supervisor.forward import Lines
@@ -25,14 +24,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from launcher.handoff import Handoff
+    from launcher.handoff import Handoff, Newborn
     from launcher.supervisor.journal import Journal
     from launcher.supervisor.loop import Watcher
 
-CHANNEL = 3  # where a fresh interpreter finds it
 PLACES = 16 * 1024  # on the heartbeat page, 8 bytes each: more than there can be workers
-# The path of a script's directory, or of -c's, must not lead: a user's own launcher.py would be imported.
-BOOT = "import sys; sys.path[:] = filter(None, sys.path); from launcher.runtime.start import main; main()"
 
 
 class Births:
@@ -44,7 +40,7 @@ class Births:
         "_handoff",
         "_journal",
         "_last_place",
-        "_null",
+        "_newborn",
         "_page",
         "_page_fd",
         "_watcher",
@@ -55,10 +51,10 @@ class Births:
         self._children = known
         self._watcher = watcher
         self._journal = journal
-        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._page_fd = os.memfd_create("heartbeats", os.MFD_CLOEXEC)
         os.ftruncate(self._page_fd, PLACES * 8)
         self._page = mmap.mmap(self._page_fd, PLACES * 8)
+        self._newborn = handoff.zygote  # started by the command line; the first one to be ordered
         self._free_places: list[int] = []
         self._last_place = -1
 
@@ -67,12 +63,11 @@ class Births:
         self._handoff = self._handoff._replace(listeners=())
 
     def start_zygote(self, order: do.StartZygote) -> list[on.Event]:
-        """Start a fresh interpreter that prepares a generation."""
+        """Start a fresh interpreter that prepares a generation; the first one is there already."""
 
-        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
-            self._add_outputs(child, given)
-            child.pid = self._spawn(given)
-            self._send_prepare(channel, order.generation, is_worker=False)
+        def bear(child: Child, _: list[int]) -> None:
+            newborn, self._newborn = self._newborn, None
+            self._take(child, newborn or interpreter.start(self._handoff, order.generation, os.environ))
 
         return self._bear(Child(order.ticket, is_zygote=True), bear)
 
@@ -80,9 +75,15 @@ class Births:
         """Order a worker, or a spare, from a zygote."""
         zygote = self._children.get(order.zygote)
 
-        def bear(child: Child, _: socket.socket, given: list[int]) -> None:
+        def bear(child: Child, given: list[int]) -> None:
             if zygote is None or zygote.channel is None:
                 raise BrokenPipeError(errno.EPIPE, "the zygote is gone")
+            child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+            given.append(theirs.detach())
+            for is_stderr in (False, True):
+                reading, writing = os.pipe2(os.O_CLOEXEC)
+                given.append(writing)
+                self._read_from(child, reading, is_stderr=is_stderr)
             self._add_belongings(child, given)
             self._send_spawn(zygote.channel, order, child, given)
 
@@ -91,27 +92,24 @@ class Births:
     def exec_worker(self, order: do.ExecWorker) -> list[on.Event]:
         """Start a worker as a fresh interpreter that imports for itself."""
 
-        def bear(child: Child, channel: socket.socket, given: list[int]) -> None:
+        def bear(child: Child, given: list[int]) -> None:
+            newborn = interpreter.start(self._handoff, order.generation, os.environ, is_worker=True)
+            channel = self._take(child, newborn)
             self._add_belongings(child, given)
-            child.pid = self._spawn(given)
-            self._send_prepare(channel, order.generation, is_worker=True)
-            # Its private channel serves for both orders: the descriptor in the second is the one it has already.
             self._send_spawn(channel, order, child, given)
 
         return self._bear(Child(order.ticket, is_zygote=False), bear)
 
-    def _bear(self, child: Child, bear: Callable[[Child, socket.socket, list[int]], None]) -> list[on.Event]:
+    def _bear(self, child: Child, bear: Callable[[Child, list[int]], None]) -> list[on.Event]:
         """
         Have a process made; whatever the kernel refuses (EMFILE, EAGAIN, ENOMEM) is the failure of this one alone.
 
-        `bear` gets the list of what the process is given: first its end of the channel, then its stdout and stderr.
+        `bear` puts into the list what the process is given, in the order of the spawn message.
         """
         given: list[int] = []
         try:
-            child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-            given.append(theirs.detach())
-            bear(child, child.channel, given)
-            self._adopt(child, child.channel)
+            bear(child, given)
+            self._adopt(child)
         except OSError as error:
             self.let_go(child)
             if child.pid:
@@ -124,67 +122,25 @@ class Births:
                 os.close(fd)
         return [on.Started(child.ticket, child.pid)] if child.pid else []
 
+    def _take(self, child: Child, newborn: Newborn) -> socket.socket:
+        """Keep our ends of a fresh interpreter."""
+        child.pid, fd, *readings = newborn
+        child.channel = socket.socket(fileno=fd)
+        for is_stderr, reading in enumerate(readings):
+            self._read_from(child, reading, is_stderr=bool(is_stderr))
+        return child.channel
+
+    def _read_from(self, child: Child, reading: int, *, is_stderr: bool) -> None:
+        child.outputs.append(Lines(reading, remember=is_stderr))
+        os.set_blocking(reading, False)  # the writing end stays blocking: it is the app's print
+
     def _add_belongings(self, child: Child, given: list[int]) -> None:
-        """Make what a worker is given, in the order of the spawn message."""
-        self._add_outputs(child, given)
+        """Make what a worker is given besides its channel and its output."""
         child.stacks, stacks = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         given.append(stacks)
         given.append(os.dup(self._page_fd))
         child.place = self._free_places.pop() if self._free_places else self._next_place()
         self._page[8 * child.place : 8 * child.place + 8] = bytes(8)
-
-    def _add_outputs(self, child: Child, given: list[int]) -> None:
-        for is_stderr in (False, True):
-            reading, writing = os.pipe2(os.O_CLOEXEC)
-            given.append(writing)
-            child.outputs.append(Lines(reading, remember=is_stderr))
-            os.set_blocking(reading, False)  # the writing end stays blocking: it is the app's print
-
-    def _spawn(self, given: list[int]) -> int:
-        """Start a fresh interpreter, with stdio, its channel, and nothing else of ours."""
-        every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
-        # Anew for each generation, and before the start: PYTHONPATH may be relative to it, and CPython 3.13 does not
-        # come up in a directory that was removed.
-        try:
-            os.chdir(self._handoff.directory)
-        except OSError:
-            os.chdir("/")  # the child will say why
-        # Where the links lead now: all that this generation imports, early or late, is from one release.
-        folder, name = os.path.split(self._handoff.interpreter)
-        interpreter = os.path.join(os.path.realpath(folder), name)
-        return os.posix_spawn(
-            interpreter,
-            [interpreter, "-c", BOOT],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, self._null, 0),
-                (os.POSIX_SPAWN_DUP2, given[1], 1),
-                (os.POSIX_SPAWN_DUP2, given[2], 2),
-                (os.POSIX_SPAWN_DUP2, given[0], CHANNEL),
-            ],
-            setpgroup=0,
-            setsigmask=[],
-            setsigdef=every_signal,
-        )
-
-    def _send_prepare(self, channel: socket.socket, generation: int, *, is_worker: bool) -> None:
-        handoff = self._handoff
-        message = protocol.encode(
-            "prepare",
-            protocol=protocol.VERSION,
-            supervisor=os.getpid(),
-            name=handoff.name,
-            target=handoff.target,
-            interface=handoff.interface,
-            arguments=handoff.arguments,
-            generation=generation,
-            is_worker=is_worker,
-            directory=handoff.directory,
-            open_files=handoff.open_files,
-            umask=handoff.umask,
-            listeners=tuple(listener.name for listener in handoff.listeners),
-        )
-        _send(channel, message, [handoff.environ_fd, *(listener.fd for listener in handoff.listeners)])
 
     def _send_spawn(
         self, channel: socket.socket, order: do.ForkWorker | do.Park | do.ExecWorker, child: Child, given: list[int]
@@ -197,9 +153,12 @@ class Births:
             heartbeat_offset=8 * child.place,
             notify_address=address,
         )
-        _send(channel, message, given)
+        interpreter.send(channel, message, given)
 
-    def _adopt(self, child: Child, channel: socket.socket) -> None:
+    def _adopt(self, child: Child) -> None:
+        channel = child.channel
+        if channel is None:
+            return
         self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
         for lines in child.outputs:
             self._watcher.watch(lines.fileno(), lambda lines=lines: self._forward(lines))  # type: ignore[misc]
@@ -249,9 +208,3 @@ class Births:
         if lines.ended:
             self._watcher.forget(lines.fileno())
         return []
-
-
-def _send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None:
-    """Send one message with descriptors, without waiting (unix(7): SCM_RIGHTS)."""
-    packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
-    channel.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)], socket.MSG_DONTWAIT)

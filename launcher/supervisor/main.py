@@ -52,7 +52,8 @@ def _read(fd: int) -> Handoff:
     data = os.pread(fd, os.fstat(fd).st_size, 0)
     os.close(fd)
     handoff = handoffs.decode(data)
-    for inherited in (handoff.environ_fd, handoff.lock_fd, *(listener.fd for listener in handoff.listeners)):
+    ends = handoff.zygote[1:] if handoff.zygote else ()
+    for inherited in (handoff.environ_fd, handoff.lock_fd, *(listener.fd for listener in handoff.listeners), *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)
     return handoff

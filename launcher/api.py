@@ -8,23 +8,33 @@ the supervisor is gone: an app stays runnable without prod-run.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
-import socket
 import struct
+import sys
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
 
 from launcher import protocol
+from launcher.lean_posix import socket
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
     from mmap import mmap
+    from typing import Generic, TypeVar
 
-ConfigT = TypeVar("ConfigT")
+    ConfigT = TypeVar("ConfigT")
+else:
+    # `typing` takes 10 ms, which an app that does without should not have to pay.
+    ConfigT = None
+
+    class Generic:
+        """The part of typing.Generic that `Worker[Config]` needs."""
+
+        __class_getitem__ = classmethod(type(list[int]))
+
 
 _CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
 _SENTENCE = "the app has closed descriptors that it did not open: prod-run's channel to this worker is gone"
@@ -58,8 +68,10 @@ class _Event:
     def set(self) -> None:
         """Let it have happened."""
         self._is_set = True
-        with contextlib.suppress(OSError):  # closed by the app; and a signal handler is no place to raise
+        try:
             os.eventfd_write(self._fd, 1)
+        except OSError:
+            pass  # closed by the app; and a signal handler is no place to raise
 
     def wait(self, timeout: float | None = None) -> bool:
         """
@@ -152,8 +164,10 @@ class Link:
 
     def mention(self, verb: str, **fields: protocol.Field) -> None:
         """Send what is not worth waiting for."""
-        with contextlib.suppress(OSError):
+        try:
             self._send(socket.MSG_DONTWAIT, verb, fields)
+        except OSError:
+            pass
 
     def _send(self, flags: int, verb: str, fields: dict[str, protocol.Field]) -> None:
         channel = self._channel
@@ -283,8 +297,6 @@ class Worker(Generic[ConfigT]):
 
 
 def _in_event_loop() -> bool:
-    import sys  # noqa: PLC0415
-
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
 

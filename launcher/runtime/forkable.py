@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import socket
 import stat
 import sys
 import zlib
+
+from launcher.lean_posix import socket
 
 
 def obstacles() -> list[str]:
@@ -83,10 +84,13 @@ def _connection(fd: int) -> str:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return ""
         # dup, since a socket object closes its descriptor; it does not touch the blocking mode (socketmodule.c).
-        with socket.socket(fileno=os.dup(fd)) as sock:
+        sock = socket.socket(fileno=os.dup(fd))
+        try:
             if sock.type != socket.SOCK_STREAM:
                 return ""
             peer = sock.getpeername()
+        finally:
+            sock.close()
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):
             return f"descriptor {fd}, a socket in an unknown state"

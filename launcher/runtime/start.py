@@ -8,22 +8,21 @@ environment, the directory, the place of the listening sockets.  Must never impo
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import faulthandler
 import fcntl
 import os
 import resource
-import signal
-import socket
 import sys
-from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import protocol
 from launcher.errors import Exit
+from launcher.lean import NamedTuple
+from launcher.lean_posix import signal, socket
 from launcher.runtime import titles
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -69,13 +68,14 @@ def main() -> NoReturn:
     if message is None:
         os._exit(0)
     die_with(message.number("supervisor"))
+    # Before the app's directory leads sys.path, where a `select.py` may lie; and before a fork, which shares them.
+    from launcher.runtime import worker, zygote  # noqa: PLC0415  they import this module
+
+    if message.texts("listeners"):
+        import socket as _  # noqa: F401, PLC0415  what the app's listeners are made of; others may do without
     order = _settle(channel, message, descriptors)
     if order.is_worker:
-        from launcher.runtime import worker  # noqa: PLC0415  each role loads its own
-
         worker.run_anew(order)
-    from launcher.runtime import zygote  # noqa: PLC0415
-
     zygote.run(order)
 
 
@@ -120,7 +120,7 @@ def receive(channel: socket.socket) -> tuple[protocol.Message | None, list[int]]
 
 def die_with(supervisor: int) -> None:
     """Have the kernel kill this process when the supervisor dies."""
-    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         print("the operating system refused prctl(PR_SET_PDEATHSIG): a seccomp filter may forbid it", file=sys.stderr)
         leave(Exit.OS_ERROR)
     # It may have died before that line: prctl(2) says nothing then.
@@ -171,8 +171,10 @@ def refuse(order: Order, code: int, reason: str, detail: str = "") -> NoReturn:
     if order.is_worker:  # the supervisor knows it by its end; its stderr says why
         print(detail or reason, file=sys.stderr)
     message = protocol.encode("refused", code=code, reason=sendable(reason, 2000), detail=sendable(detail, 16_000))
-    with contextlib.suppress(OSError):
+    try:
         order.channel.send(message)
+    except OSError:
+        pass
     leave(code)
 
 
@@ -190,8 +192,10 @@ def leave(code: int) -> NoReturn:
 def flush() -> None:
     """Write what is in the buffers of stdout and stderr, so that no fork writes it a second time."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or replaced by the app
+        try:
             stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed or replaced by the app
 
 
 def _place(channel: socket.socket, listeners: list[int]) -> socket.socket:

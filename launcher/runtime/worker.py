@@ -7,28 +7,27 @@ the target.  Must never catch what the target raises except to say it and turn i
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
 import mmap
 import os
 import select
-import signal
-import socket
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import protocol
 from launcher.api import Link, Worker
 from launcher.errors import Exit, LauncherError
+from launcher.lean import NamedTuple
+from launcher.lean_posix import signal, socket
 from launcher.runtime import load, titles
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals, die_with, ignore, leave, receive
 from launcher.signals import STACKS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from launcher.runtime.load import Target
 
@@ -94,16 +93,16 @@ def run_anew(order: Order) -> NoReturn:
 
 
 def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
-    # First, so that nobody ever takes a fork for its zygote.
-    titles.show(order.name, f"spare] generation {birth.generation}")
     try:
         if not order.is_worker:  # but a zygote's fork
             _wait_for_adoption(order.supervisor, birth.channel)
             die_with(order.supervisor)
             os.setpgid(0, 0)
         order.channel.close()  # a worker has one of its own
-        slot = _hear_of_slot(birth)
-        worker, link = _settle(order, birth, slot)
+        _say_hello(birth)
+        # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
+        worker, link = _settle(order, birth)
+        worker.slot = _hear_of_slot(birth)
     except OSError as error:
         print(f"the operating system refused: {error.strerror}", file=sys.stderr)
         leave(Exit.OS_ERROR)
@@ -111,8 +110,7 @@ def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
     sys.exit(_call(target(), worker, link))
 
 
-def _hear_of_slot(birth: Birth) -> int:
-    """Say hello and wait to be needed; ends this process if it is not."""
+def _say_hello(birth: Birth) -> None:
     for fd, place in ((birth.stdout, 1), (birth.stderr, 2)):
         os.dup2(fd, place)
         os.close(fd)
@@ -120,24 +118,31 @@ def _hear_of_slot(birth: Birth) -> int:
         birth.channel.send(protocol.encode("hello", pid=os.getpid()))
     except ConnectionError:
         os._exit(0)  # given up in the meantime
+
+
+def _hear_of_slot(birth: Birth) -> int:
+    """Wait to be needed; ends this process if it is not."""
     message, _ = receive(birth.channel)
     if message is None or message.verb != "go":
         os._exit(0)  # nobody needs it any more, and no app code has run in it
     return message.number("slot")
 
 
-def _settle(order: Order, birth: Birth, slot: int) -> tuple[Worker[Any], Link]:
-    """Make what the target sees."""
+def _settle(order: Order, birth: Birth) -> tuple[Worker[Any], Link]:
+    """Make what the target sees, but for the slot."""
     _announce_listeners(order, birth)
     _arm(birth.stacks)
-    birth.channel.send(protocol.encode("armed"))
+    try:
+        birth.channel.send(protocol.encode("armed"))
+    except ConnectionError:
+        os._exit(0)  # given up in the meantime
     page = mmap.mmap(birth.heartbeat, 0)
     os.close(birth.heartbeat)
     link = Link(
-        birth.channel, lambda state: titles.show(order.name, f"worker {slot}] generation {birth.generation} {state}")
+        birth.channel,
+        lambda state: titles.show(order.name, f"worker {worker.slot}] generation {birth.generation} {state}"),
     )
     worker: Worker[Any] = Worker(
-        slot=slot,
         generation=birth.generation,
         sockets={name: _listener(FIRST_LISTENER + i) for i, name in enumerate(order.listener_names)},
         link=link,
@@ -223,18 +228,22 @@ def _wait_for_adoption(supervisor: int, channel: socket.socket) -> None:
     """Wait until the process in the middle is gone and the supervisor is our parent."""
     while (parent := os.getppid()) != supervisor:
         # PDEATHSIG must not be set before: it would fire at the end of the process in the middle.
-        with contextlib.suppress(ProcessLookupError):
+        try:
             middle = os.pidfd_open(parent)
-            poll = select.poll()
-            poll.register(middle, select.POLLIN)
-            poll.register(channel, 0)  # only its end: the supervisor may die first, and init adopt us
-            if os.getppid() == parent and any(fd == channel.fileno() for fd, _ in poll.poll()):
-                os._exit(0)
-            # The other is readable once it is a zombie, and then its children have been given away.
-            os.close(middle)
+        except ProcessLookupError:
+            continue
+        poll = select.poll()
+        poll.register(middle, select.POLLIN)
+        poll.register(channel, 0)  # only its end: the supervisor may die first, and init adopt us
+        if os.getppid() == parent and any(fd == channel.fileno() for fd, _ in poll.poll()):
+            os._exit(0)
+        # The other is readable once it is a zombie, and then its children have been given away.
+        os.close(middle)
 
 
 def _listener(fd: int) -> socket.socket:
+    import socket  # noqa: PLC0415  the whole one, which the app knows; loaded before the fork, by prepare()
+
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)  # the descriptor is so already, the object does not know (socketmodule.c)
     return sock

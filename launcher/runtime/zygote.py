@@ -7,23 +7,27 @@ outlive the supervisor.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import select
 import sys
 import warnings
-from typing import TYPE_CHECKING
 
 from launcher import protocol
 from launcher.errors import Exit, LauncherError
-from launcher.runtime import forkable, load, titles
+from launcher.runtime import forkable, load, titles, worker
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals, flush, leave, receive, refuse, sendable
+from launcher.runtime.worker import Birth
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from launcher.runtime.load import Target
-    from launcher.runtime.worker import Birth
+
+    Spawn = tuple[protocol.Message, list[int]]
+
+AT_ONCE = 16  # workers of one process in the middle: the first of them waits for the last, and each has 5 descriptors
 
 
 def run(order: Order) -> NoReturn:
@@ -32,16 +36,12 @@ def run(order: Order) -> NoReturn:
     target = prepare(order)
     titles.show(order.name, f"zygote] generation {order.generation}")
     birth = _serve(order)
-    from launcher.runtime import worker  # noqa: PLC0415  already loaded: before the freeze, by prepare()
-
     # From here on this is a worker, on the shallow stack of the zygote's main function.
     worker.run_forked(order, target, birth)
 
 
 def prepare(order: Order) -> Target:
     """Do everything that is done once for a generation, and report; never returns if it fails."""
-    import launcher.runtime.worker  # noqa: F401, PLC0415  so that no worker imports it anew
-
     us = os.getpid()
     target = import_target(order)
     if os.getpid() != us:
@@ -82,54 +82,65 @@ def say(order: Order, message: bytes) -> None:
 
 
 def _serve(order: Order) -> Birth:
-    """Fork on request; returns only in a new worker."""
+    """Do what the supervisor orders; returns only in a new worker."""
+    readable = select.poll()
+    readable.register(order.channel, select.POLLIN)
     while True:
+        spawns: list[Spawn] = []
         message, descriptors = receive(order.channel)
+        while message is not None and message.verb == "spawn":
+            spawns.append((message, descriptors))
+            if len(spawns) == AT_ONCE or not readable.poll(0):
+                break
+            message, descriptors = receive(order.channel)
+        birth = _spawn(order, spawns) if spawns else None
+        if birth:
+            return birth
         if message is None or message.verb == "end":
             leave(0)
         if message.verb == "close-listeners":
             for index in range(len(order.listener_names)):
-                with contextlib.suppress(OSError):  # the app may have closed it
-                    os.close(FIRST_LISTENER + index)
-        elif message.verb == "spawn":
-            birth = _spawn(order, message, descriptors)
-            if birth:
-                return birth
-            for fd in descriptors:
-                os.close(fd)
+                _close(FIRST_LISTENER + index)  # the app may have closed it
 
 
-def _spawn(order: Order, message: protocol.Message, descriptors: list[int]) -> Birth | None:
+def _spawn(order: Order, spawns: list[Spawn]) -> Birth | None:
     """
-    Fork a worker, and answer the order whatever happens.
+    Fork workers, and answer each order whatever happens.
 
     Returns:
-        In the new worker its birth, in the zygote None.
+        In a new worker its birth, in the zygote None.
     """
-    from launcher.runtime.worker import Birth  # noqa: PLC0415
-
-    ticket = message.number("ticket")
     flush()
     try:
-        pid = _fork_twice()
+        mine, answers = _fork_twice(len(spawns), order)
     except OSError as error:
-        say(order, protocol.encode("spawn-failed", ticket=ticket, reason=f"the zygote cannot fork: {error.strerror}"))
-        return None
-    if pid == 0:
-        return Birth.of(message, descriptors)
-    say(order, protocol.encode("spawned", ticket=ticket, pid=pid))
-    return None
+        mine, answers = -1, [-(error.errno or 0)] * len(spawns)
+    for index, (message, descriptors) in enumerate(spawns):
+        ticket = message.number("ticket")
+        if index != mine:
+            for fd in descriptors:
+                os.close(fd)
+        if mine >= 0:
+            continue
+        if answers[index] > 0:
+            say(order, protocol.encode("spawned", ticket=ticket, pid=answers[index]))
+        else:
+            why = os.strerror(-answers[index]) if answers[index] else "the process in the middle was killed"
+            say(order, protocol.encode("spawn-failed", ticket=ticket, reason=f"the zygote cannot fork: {why}"))
+    return Birth.of(*spawns[mine]) if mine >= 0 else None
 
 
-def _fork_twice() -> int:
+def _fork_twice(count: int, order: Order) -> tuple[int, list[int]]:
     """
-    Fork so that the supervisor becomes the parent: a subreaper adopts only orphans.
+    Fork so that the supervisor becomes the parent of all: a subreaper adopts only orphans.
+
+    One process in the middle makes them all, so that each costs one fork, not two.
 
     Returns:
-        The PID of the grandchild, in the grandchild itself 0.
+        In the zygote -1 and for each the PID, or the negative error number, or 0; in a new process its index.
 
     Raises:
-        OSError: there is none.
+        OSError: there are none.
     """
     reading, writing = os.pipe()
     middle = -1
@@ -137,43 +148,60 @@ def _fork_twice() -> int:
         middle = _plain_fork()
         if middle == 0:
             os.close(reading)
-            return _fork_and_end(writing)
+            # Before there is anybody else, so that nobody ever takes a fork for its zygote.
+            titles.show(order.name, f"spare] generation {order.generation}")
+            return _fork_and_end(count, writing), []
         os.close(writing)
         writing = -1
-        answer = os.read(reading, 32)
+        text = b""
+        # Not to its end: the new processes hold it too, until they come to run.
+        while text.count(b"\n") < count and (piece := os.read(reading, 4096)):
+            text += piece
     finally:
         if middle != 0:
             for fd in (reading, writing):
                 if fd >= 0:
                     os.close(fd)
-    with contextlib.suppress(ChildProcessError):  # the app's own SIGCHLD handler was quicker
-        os.waitpid(middle, 0)
-    number = int(answer or b"0")
-    if number <= 0:
-        raise OSError(-number, os.strerror(-number) if number else "the process in the middle was killed")
-    return number
-
-
-def _fork_and_end(writing: int) -> int:
-    """Fork again and end, with a word on the pipe: the PID, or the negative error number."""
     try:
-        child = _plain_fork()
-    except OSError as error:
-        child = -(error.errno or 0)
-    if child == 0:
-        os.close(writing)
-        return 0
-    with contextlib.suppress(OSError):  # whatever happens, there must not be two zygotes
-        os.write(writing, b"%d" % child)
-    os._exit(0)
+        os.waitpid(middle, 0)
+    except ChildProcessError:
+        pass  # the app's own SIGCHLD handler was quicker
+    answers = [int(line) for line in text.split()]
+    return -1, answers + [0] * (count - len(answers))
+
+
+def _fork_and_end(count: int, writing: int) -> int:
+    """Fork again and end, with a line for each on the pipe: its PID, or the negative error number."""
+    for index in range(count):
+        try:
+            child = _plain_fork()
+        except OSError as error:
+            child = -(error.errno or 0)
+        if child == 0:
+            os.close(writing)
+            return index
+        try:
+            os.write(writing, b"%d\n" % child)
+        except OSError:
+            break  # the zygote is gone
+    os._exit(0)  # whatever happens, there must not be two zygotes
 
 
 def _plain_fork() -> int:
     Signals.is_our_fork = True
     try:
+        if sys.version_info < (3, 12):
+            return os.fork()
         with warnings.catch_warnings():
             # 3.12 warns of threads, which were looked for already and are the user's decision (--preload always).
             warnings.simplefilter("ignore", DeprecationWarning)
             return os.fork()
     finally:
         Signals.is_our_fork = False
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError:
+        pass

@@ -13,6 +13,7 @@ import time
 
 from launcher.lean_posix import signal
 from launcher.signals import ASK_OF, name_of
+from launcher.supervisor import actions as do
 from launcher.supervisor import children, status
 from launcher.supervisor import events as on
 
@@ -123,7 +124,9 @@ class Loop:
             for event in events:
                 self._machine.record(event, now)
             events = []
-            for action in self._machine.decide(now):
+            actions = self._machine.decide(now)
+            # A spare gets its slot before the dead one is cleared away: clients wait for it, nobody for a log line.
+            for action in sorted(actions, key=_is_no_go) if len(actions) > 1 else actions:
                 events += self._hands.carry_out(action)
 
     def _on_signals(self) -> list[on.Event]:
@@ -155,3 +158,7 @@ class Loop:
         if title != self._title:
             self._title = title
             self._set_title(f"prod-run: {self._hands.handoff.name} [supervisor] {title}")
+
+
+def _is_no_go(action: do.Action) -> bool:
+    return not isinstance(action, do.Go)

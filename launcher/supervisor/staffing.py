@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-AT_ONCE = 16  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
+AT_ONCE = 32  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
 
 
 class Staffing(Records):

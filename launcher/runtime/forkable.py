@@ -7,12 +7,12 @@ freeze.  Must never change anything but the garbage collector's generations.
 
 from __future__ import annotations
 
+import binascii
 import errno
 import gc
 import os
 import stat
 import sys
-import zlib
 
 from launcher.lean_posix import socket
 
@@ -43,7 +43,7 @@ def module_files() -> str:
         lines.append(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}")
     text = "\n".join(lines).encode("utf-8", "surrogateescape")
     # This guards against deploys, not against forgers; hashlib would load OpenSSL, 3 ms of every start.
-    return f"{len(lines)}-{len(text)}-{zlib.crc32(text):08x}-{zlib.adler32(text):08x}"
+    return f"{len(lines)}-{len(text)}-{binascii.crc32(text):08x}-{binascii.crc32(text[::-1]):08x}"
 
 
 def _paths() -> set[str]:

@@ -8,7 +8,6 @@ environment, the directory, the place of the listening sockets.  Must never impo
 from __future__ import annotations
 
 import atexit
-import ctypes
 import faulthandler
 import fcntl
 import os
@@ -19,7 +18,7 @@ from launcher import protocol
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import titles
+from launcher.runtime import libc, titles
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
 TYPE_CHECKING = False
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 FIRST_LISTENER = 3  # sd_listen_fds(3)
 CHANNEL = 3  # where the supervisor puts it before the exec
 MOST_DESCRIPTORS = 253  # unix(7): SCM_MAX_FD
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 _SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -120,7 +118,7 @@ def receive(channel: socket.socket) -> tuple[protocol.Message | None, list[int]]
 
 def die_with(supervisor: int) -> None:
     """Have the kernel kill this process when the supervisor dies."""
-    if ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+    if not libc.kill_with_parent():
         print("the operating system refused prctl(PR_SET_PDEATHSIG): a seccomp filter may forbid it", file=sys.stderr)
         leave(Exit.OS_ERROR)
     # It may have died before that line: prctl(2) says nothing then.

@@ -7,7 +7,6 @@ the target.  Must never catch what the target raises except to say it and turn i
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import mmap
 import os
@@ -19,7 +18,7 @@ from launcher.api import Link, Worker
 from launcher.errors import Exit, LauncherError
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import load, titles
+from launcher.runtime import libc, load, titles
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals, die_with, ignore, leave, receive
 from launcher.signals import STACKS
 
@@ -31,14 +30,7 @@ if TYPE_CHECKING:
 
     from launcher.runtime.load import Target
 
-SS_DISABLE = 2  # sigaltstack(2)
 _BY_SIGTERM = 0  # exit code of a target that was asked to end
-
-
-class _Stack(ctypes.Structure):
-    """The stack_t of sigaltstack(2)."""
-
-    _fields_ = (("ss_sp", ctypes.c_void_p), ("ss_flags", ctypes.c_int), ("ss_size", ctypes.c_size_t))
 
 
 class Birth(NamedTuple):
@@ -98,6 +90,8 @@ def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
             _wait_for_adoption(order.supervisor, birth.channel)
             die_with(order.supervisor)
             os.setpgid(0, 0)
+        else:
+            announce_listeners(order)
         order.channel.close()  # a worker has one of its own
         _say_hello(birth)
         # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
@@ -130,7 +124,9 @@ def _hear_of_slot(birth: Birth) -> int:
 
 def _settle(order: Order, birth: Birth) -> tuple[Worker[Any], Link]:
     """Make what the target sees, but for the slot."""
-    _announce_listeners(order, birth)
+    if order.listener_names:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+    os.environ["NOTIFY_SOCKET"] = birth.notify_address
     _arm(birth.stacks)
     try:
         birth.channel.send(protocol.encode("armed"))
@@ -159,8 +155,7 @@ def _arm(stacks: int) -> None:
     if not has_own_stack:
         # With it comes an alternate stack of 8 KiB for every Python handler, and half a dozen signals at once
         # overflow it: the worker dies of SIGSEGV (measured on 3.11 to 3.13).  sigaltstack(2): off again.
-        off = _Stack(None, SS_DISABLE, 0)
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(off), None)
+        libc.drop_signal_stack()
 
 
 def _call(target: Target, worker: Worker[Any], link: Link) -> int:
@@ -249,10 +244,8 @@ def _listener(fd: int) -> socket.socket:
     return sock
 
 
-def _announce_listeners(order: Order, birth: Birth) -> None:
-    """Say in the environment what sd_listen_fds(3) and sd_notify(3) look for."""
+def announce_listeners(order: Order) -> None:
+    """Say in the environment what sd_listen_fds(3) looks for, but for the PID; a zygote does it for its workers."""
     if order.listener_names:
         os.environ["LISTEN_FDS"] = str(len(order.listener_names))
         os.environ["LISTEN_FDNAMES"] = ":".join(order.listener_names)
-        os.environ["LISTEN_PID"] = str(os.getpid())
-    os.environ["NOTIFY_SOCKET"] = birth.notify_address

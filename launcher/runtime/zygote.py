@@ -47,6 +47,7 @@ def prepare(order: Order) -> Target:
     if os.getpid() != us:
         leave(0)  # the module forked, and this is the child: a second one must not answer orders
     found = forkable.obstacles()
+    worker.announce_listeners(order)
     forkable.freeze()
     say(
         order,

@@ -22,15 +22,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 LATER = ("upgrade", "top", "logs")
-VERBS = {
-    "status": "say how it is: generations, workers, listeners",
-    "reload": "reload; with --wait until it is committed or rejected",
-    "scale": "have N workers (or +N, -N), until it is stopped",
-    "stop": "drain and stop; --now kills",
-    "stacks": "write the stacks of all workers, or of SLOT, to the log",
-    "events": "what happened, the last 500 and then live, as JSON lines",
-    "health": "say whether it is ready, for probes: exit code 0 or 1",
-}
+VERBS = ("status", "reload", "scale", "stop", "stacks", "events", "health")
 HELP = """\
 Usage: prod-ctl [--socket PATH] [--json] VERB
 
@@ -226,11 +218,17 @@ def talk(connection: socket.socket, request: Request) -> int:
         fields["workers"] = request.words[0]
     if request.verb == "stacks":
         fields["slot"] = request.words
-    connection.send(protocol.encode(request.verb, **fields))
+    try:
+        connection.send(protocol.encode(request.verb, **fields))
+    except ConnectionError:
+        return _ended(request, [])
     is_json = "--json" in request.flags or request.verb == "events"
     shown: list[Row] = []
     while True:
-        datagram = connection.recv(protocol.LARGEST * 2)
+        try:
+            datagram = connection.recv(protocol.LARGEST * 2)
+        except ConnectionError:  # it threw the request away unread (unix(7))
+            datagram = b""
         if not datagram:
             return _ended(request, shown)
         message = protocol.decode(datagram)

@@ -57,6 +57,12 @@ class Stop(NamedTuple):
     last: bool  # nobody else will accept what is queued
 
 
+class Confirm(NamedTuple):
+    """Tell a zygote that its generation is committed: what it keeps for a way back is not needed any more."""
+
+    ticket: int
+
+
 class Kill(NamedTuple):
     """SIGKILL one child."""
 
@@ -164,6 +170,7 @@ Action = (
     | Serve
     | Stop
     | Kill
+    | Confirm
     | EndZygote
     | CloseListeners
     | SignalGroup

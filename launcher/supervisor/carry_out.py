@@ -52,6 +52,7 @@ class Hands:
             do.Serve: self._serve,
             do.Stop: self._stop,
             do.Kill: self._kill,
+            do.Confirm: self._confirm,
             do.EndZygote: self._end_zygote,
             do.CloseListeners: self._close_listeners,
             do.SignalGroup: self._signal_group,
@@ -87,6 +88,9 @@ class Hands:
 
     def _kill(self, order: do.Kill) -> None:
         send_signal(order.pid, signal.SIGKILL)
+
+    def _confirm(self, order: do.Confirm) -> list[on.Event]:
+        return self._tell(order.ticket, "committed")
 
     def _end_zygote(self, order: do.EndZygote) -> list[on.Event]:
         return self._tell(order.ticket, "end")

@@ -183,7 +183,9 @@ def _translate(ticket: int, message: protocol.Message) -> on.Event:
 
 
 _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
-    "prepared": lambda t, m: on.Prepared(t, m.flag("takes_worker"), m.text("files"), m.text("unforkable")),
+    "prepared": lambda t, m: on.Prepared(
+        t, m.flag("takes_worker"), m.text("files"), m.text("unforkable"), m.texts("keeps_templates") == ("1",)
+    ),
     "refused": lambda t, m: on.Refused(t, m.number("code"), m.text("reason"), m.text("detail")),
     "spawned": lambda _, m: on.Started(m.number("ticket"), m.number("pid")),
     "spawn-failed": lambda _, m: on.StartFailed(m.number("ticket"), m.text("reason")),

@@ -130,6 +130,7 @@ class Control:
 
     def _accept(self) -> list[on.Event]:
         listener = self._listener
+        events: list[on.Event] = []
         while listener is not None:
             try:
                 sock = socket.socket(fileno=listener._accept()[0])  # type: ignore[attr-defined]
@@ -139,12 +140,25 @@ class Control:
             if _uid_behind(sock) not in (0, os.geteuid()):
                 sock.close()
                 continue
-            if len(self._clients) >= MOST_CLIENTS:
-                self._drop(next((c for c in self._clients.values() if c.is_idle), next(iter(self._clients.values()))))
+            events += self._make_room()
             client = Client(sock)
             self._clients[sock.fileno()] = client
             self._watcher.watch(sock.fileno(), lambda client=client: self._read(client))  # type: ignore[misc]
-        return []
+        return events
+
+    def _make_room(self) -> list[on.Event]:
+        """Drop a client that wants nothing if there are too many; what it has asked by now is answered first."""
+        events: list[on.Event] = []
+        for client in list(self._clients.values()):
+            if len(self._clients) < MOST_CLIENTS:
+                return events
+            if client.is_idle:
+                events += self._read(client)
+            if client.is_idle:
+                self._drop(client)
+        if len(self._clients) >= MOST_CLIENTS:
+            self._drop(next(iter(self._clients.values())))
+        return events
 
     def _read(self, client: Client) -> list[on.Event]:
         try:

@@ -142,6 +142,7 @@ class Generation:
         "files",
         "has_served",
         "imports_anew",
+        "keeps_templates",
         "number",
         "origin",
         "phase",
@@ -161,6 +162,7 @@ class Generation:
         self.zygote: Process | None = None
         self.spare: Process | None = None  # forked ahead: becomes a worker the moment one dies
         self.imports_anew = False  # no preload: every worker imports for itself
+        self.keeps_templates = False  # its zygote is needed for more than forking
         self.takes_worker = True
         self.has_served = False  # a client may have seen it
         self.files = ""
@@ -209,6 +211,11 @@ class Generation:
     def lacks_zygote(self) -> bool:
         """Say whether a zygote is to be started; one that survives SIGKILL is as good as none."""
         return not self.imports_anew and (self.zygote is None or self.zygote.state is State.STUCK)
+
+    @property
+    def has_spare(self) -> bool:
+        """Say whether a worker is parked that can be given a slot."""
+        return self.spare is not None and self.spare.state is State.PARKED and not self.spare.mute
 
     @property
     def wants_spare(self) -> bool:

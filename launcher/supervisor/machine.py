@@ -116,7 +116,7 @@ class Machine(Staffing):
             case Ask.RELOAD if self.stop:
                 self._log("info", "ignored reload: stopping", origin=asked.origin)
             case Ask.RELOAD:
-                if self._is_reloading():
+                if self._is_reloading() and not self.reload_asked:
                     self._log("info", "remembered reload: one is under way", origin=asked.origin)
                 self.reload_asked = asked.origin
             case Ask.MORE | Ask.FEWER:
@@ -177,6 +177,8 @@ class Machine(Staffing):
         if self.current and self.current.phase is Phase.ROLLING and self.current.up(self.wanted) >= self.wanted:
             self.current.phase = Phase.COMMITTED
             self.fallback = None
+            if self.current.zygote and self.current.zygote.state is State.WARM:
+                self._order(do.Confirm(self.current.zygote.ticket))
 
     def _announce(self, now: float) -> None:
         if self.announce_by is None or self.current is None:
@@ -206,7 +208,7 @@ class Machine(Staffing):
         fields = (("generation", rejected.number), *kept, ("reason", failure.reason))
         self._order(do.Log("info" if result == "pre-empted" else "error", result, fields, failure.detail))
         if self.stop is None and self.current:
-            self.announce_up()
+            self.announce_up(f"generation {rejected.number} {result}: {failure.reason}")
         elif self.stop is None:
             self.stop = Stopping("the first generation failed", failure.code)
 
@@ -218,7 +220,7 @@ class Machine(Staffing):
         kept.phase = Phase.COMMITTED
         self.current, self.fallback, self.announce_by = kept, None, None
         self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
-        self.announce_up()
+        self.announce_up(f"generation {failed.number} rolled-back: {reason}")
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 

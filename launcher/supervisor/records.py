@@ -165,6 +165,7 @@ class Records:
             return
         generation.files = facts.files
         generation.takes_worker = facts.takes_worker
+        generation.keeps_templates = facts.keeps_templates
         generation.phase = Phase.FILLING
         if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
             generation.imports_anew = True
@@ -363,9 +364,10 @@ class Records:
         """Ask for time: the next sign of life comes within so many seconds."""
         self._order(do.Notify((f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}",)))
 
-    def announce_up(self) -> None:
+    def announce_up(self, result: str = "") -> None:
         """Say READY, also when a reload failed: else a unit hangs in "reloading" for ever (systemd#37515)."""
-        self._order(do.Notify(("READY=1", f"STATUS={status.sentence(self)}")))
+        after = f"; {result}" if result else ""
+        self._order(do.Notify(("READY=1", f"STATUS={status.sentence(self)}{after}")))
 
     # ── small words ─────────────────────────────────────────────────────────────────────────────
 

@@ -87,7 +87,8 @@ class Staffing(Records):
                 self._log("info", "retired", generation=generation.number)
 
     def _needs_zygote(self, generation: Generation) -> bool:
-        if generation.phase is not Phase.PREPARING and (generation.imports_anew or generation.unrespawnable):
+        done = generation.imports_anew and not generation.keeps_templates
+        if generation.phase is not Phase.PREPARING and (done or generation.unrespawnable):
             return False
         if generation.present():
             return True
@@ -119,14 +120,15 @@ class Staffing(Records):
 
     def _lacking(self, generation: Generation) -> Iterator[int]:
         """Yield what a generation should have and has not: its zygote, or slots and then a spare."""
-        if generation.unrespawnable:
-            return
-        if generation.lacks_zygote:
+        if generation.lacks_zygote and not generation.unrespawnable:
             yield ZYGOTE
+        if generation is self.fallback or (generation is self.current and self._is_draining_first()):
             return
-        if not generation.can_spawn or generation is self.fallback:
-            return
-        if generation is self.current and self._is_draining_first():
+        if not generation.can_spawn:
+            # A spare needs no zygote: it must not idle while one is prepared, or cannot be had.
+            first = next(generation.missing(self.wanted), None)
+            if generation is self.current and generation.has_spare and first is not None:
+                yield first
             return
         yield from generation.missing(self._gate() if generation is self.candidate else self.wanted)
         # Only asked when the slots are dealt with: one of them may just have taken the spare.
@@ -161,7 +163,7 @@ class Staffing(Records):
 
     def _start_worker(self, generation: Generation, slot: int, now: float) -> None:
         spare = generation.spare
-        if spare and spare.state is State.PARKED and not spare.mute:
+        if spare and generation.has_spare:
             generation.spare, generation.workers[spare.ticket] = None, spare
             spare.slot, spare.started = slot, now
             spare.enter(State.BOOTING, now + self.policy.boot_timeout)

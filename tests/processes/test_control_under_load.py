@@ -149,7 +149,6 @@ def test_prod_ctl_answers_under_load_beside_a_client_that_talks_nonsense(
     assert running.stop() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="machine._on_asked logs one line for every reload asked while one is under way")
 def test_a_thousand_wishes_are_not_a_thousand_lines(
     start: Callable[..., Running], app: Callable[..., Path], door: Door, tmp_path: Path
 ) -> None:
@@ -167,11 +166,6 @@ def test_a_thousand_wishes_are_not_a_thousand_lines(
     assert len(remembered) < 10
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ConnectionResetError,
-    reason="control._accept takes a client whose request it has not read for an idle one",
-)
 def test_a_request_that_was_sent_is_answered_though_a_hundred_connect_after_it(
     start: Callable[..., Running], hello: Callable[..., Path], door: Door
 ) -> None:
@@ -191,7 +185,6 @@ def test_a_request_that_was_sent_is_answered_though_a_hundred_connect_after_it(
     assert (answer.verb, answer.number("code")) == ("end", 0)
 
 
-@pytest.mark.xfail(strict=True, reason="ctl.main takes EPIPE of the socket for that of its stdout, and exits 0")
 def test_health_is_not_good_when_nobody_hears_the_question(tmp_path: Path) -> None:
     """The connection was closed before the request could be sent: EPIPE is no answer."""
     code = """
@@ -208,7 +201,6 @@ ctl.main()
     assert asked.returncode in (69, 75)
 
 
-@pytest.mark.xfail(strict=True, reason="ctl.talk does not expect ECONNRESET: a traceback and exit code 1")
 @pytest.mark.parametrize(("words", "code"), [(("reload", "--wait"), 75), (("health",), 75), (("stop",), 0)])
 def test_a_prod_run_that_ends_before_it_reads_the_request_gets_a_sentence(
     tmp_path: Path, words: tuple[str, ...], code: int

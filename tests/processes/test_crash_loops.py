@@ -202,7 +202,6 @@ def test_a_zygote_that_dies_again_and_again_is_given_up_when_the_code_differs(
     assert running.stop() == 0
 
 
-@pytest.mark.xfail(strict=True, reason="staffing._lacking yields no slot once its generation cannot respawn")
 def test_a_spare_that_is_there_takes_a_slot_though_nothing_more_can_be_forked(
     start: Callable[..., Running], hello: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -86,7 +86,6 @@ def test_every_message_of_a_life(
     assert order == sorted(order)
 
 
-@pytest.mark.xfail(strict=True, reason="records.announce_up: the result of a reload is not in STATUS (DESIGN §3.5)")
 def test_the_status_after_a_rejected_reload_says_so(
     start: Callable[..., Running], app: Callable[..., Path], recorder: Recorder, tmp_path: Path
 ) -> None:

@@ -340,6 +340,14 @@ BUGS = (
         "            self._order(do.SignalGroup(pgid, signal.SIGKILL))\n",
         "",
     ),
+    Bug(
+        "confirmed while there is a way back",
+        "machine",
+        "            new.phase = Phase.ROLLING\n",
+        "            new.phase = Phase.ROLLING\n"
+        "            if new.zygote:\n"
+        "                self._order(do.Confirm(new.zygote.ticket))\n",
+    ),
     # ── spares ──────────────────────────────────────────────────────────────────────────────────
     Bug(
         "spare kept past the commit",

@@ -119,6 +119,8 @@ class PretendKernel:
                 proc.has_go |= proc.open
             case do.Serve(ticket):
                 self.procs[ticket].is_let |= self.procs[ticket].open
+            case do.Confirm():
+                pass  # it answers nothing, and goes on as before
             case do.EndZygote(ticket) | do.Dismiss(ticket):
                 self.procs[ticket].told |= self.procs[ticket].open
             case do.AskBeat(ticket):

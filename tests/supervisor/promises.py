@@ -68,6 +68,11 @@ class Promises(Witness):
                 promise(ticket not in self.killed, "nobody is told to stop after SIGKILL", proc)
                 self._look_at_reason(proc, reason)
                 self.told[proc.ticket] = (now, reason)
+            case do.Confirm() if proc:
+                there = self.serving(proc.generation) + self.done_in(proc.generation)
+                promise(self.is_good(proc.generation), "only who serves is confirmed", proc)
+                promise(there >= self.wanted, "a generation is confirmed when there is no way back", proc, there)
+                promise(ticket not in self.told, "nobody is confirmed who was told to end", proc)
             case do.EndZygote() if proc:
                 promise(ticket not in self.told, "no zygote is told to end twice", proc)
                 self.told[proc.ticket] = (now, "end")

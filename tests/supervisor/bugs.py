@@ -308,7 +308,7 @@ BUGS = (
         "a dead zygote is never replaced",
         "staffing",
         "            yield ZYGOTE\n",
-        "",
+        "            pass\n",
     ),
     Bug(
         "zygotes are never ended",
@@ -381,15 +381,15 @@ BUGS = (
     ),
     Bug(
         "a spare that closed its channel is given a slot",
-        "staffing",
-        "        if spare and spare.state is State.PARKED and not spare.mute:\n",
-        "        if spare and spare.state is State.PARKED:\n",
+        "generation",
+        " and self.spare.state is State.PARKED and not self.spare.mute\n",
+        " and self.spare.state is State.PARKED\n",
     ),
     Bug(
         "a spare is given a slot before its hello",
-        "staffing",
-        "        if spare and spare.state is State.PARKED and not spare.mute:\n",
-        "        if spare and spare.state in (State.PARKED, State.ORDERED) and not spare.mute:\n",
+        "generation",
+        " and self.spare.state is State.PARKED and not self.spare.mute\n",
+        " and self.spare.state in (State.PARKED, State.ORDERED) and not self.spare.mute\n",
     ),
     Bug(
         "a spare that died is never replaced",

@@ -148,6 +148,7 @@ class Generation:
         "phase",
         "since",
         "spare",
+        "stale_since",
         "takes_worker",
         "unrespawnable",
         "workers",
@@ -166,6 +167,7 @@ class Generation:
         self.takes_worker = True
         self.has_served = False  # a client may have seen it
         self.files = ""
+        self.stale_since: float | None = None  # when a reload was asked for that failed
         self.failure: Failure | None = None
         self.unrespawnable = ""  # why no worker can be had from it any more
         self.workers: dict[int, Process] = {}  # by ticket

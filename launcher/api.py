@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
     from mmap import mmap
-    from typing import Generic, TypeVar
+    from typing import Any, Generic, TypeVar
 
     ConfigT = TypeVar("ConfigT")
 else:
@@ -214,7 +214,12 @@ class Worker(Generic[ConfigT]):
         generation: counts the reloads, from 1.
         sockets: the listening, non-blocking sockets by their names in `--bind`.
         stopping: an event like threading.Event, set when this worker is to stop.
+        config: the configuration that was loaded for this generation; None if no class was found.
+        templates: the paths of the files that were made for this generation, by the names of their templates.
     """
+
+    config: ConfigT
+    templates: Mapping[str, str]
 
     def __init__(
         self,
@@ -224,6 +229,8 @@ class Worker(Generic[ConfigT]):
         sockets: Mapping[str, socket.socket] | None = None,
         link: Link | None = None,
         heartbeat: tuple[mmap, int] | None = None,
+        config: Any = None,
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         self.slot = slot
         self.generation = generation
@@ -231,6 +238,8 @@ class Worker(Generic[ConfigT]):
         self._link = link or Link()
         self.stopping = self._link.stopping
         self._heartbeat = heartbeat
+        self.config = config
+        self.templates = dict(templates or {})
         self._said_ready = False
 
     def ready(self) -> None:

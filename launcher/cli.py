@@ -14,23 +14,39 @@ import sys
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
     import click
 
+    from launcher.check import Asked
     from launcher.errors import Problem
     from launcher.settings import Settings
     from launcher.settings_table import Setting
 
 COMMAND_MARK = "--"
 
+# What can be asked for instead of a start, and how each can be printed, the default first.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "help-all": ("text",),
+    "help": ("text",),
+    "version": ("text",),
+    "check-config": ("text", "json"),
+    "show-config": ("text",),
+    "help-config": ("text", "markdown", "env"),
+}
+_ABOUT_ITSELF = ("help-all", "help", "version")
+_FILTER = "--envsubst"
+
 
 class _Printed(Exception):  # noqa: N818 - not an error
-    """Something was asked for and printed: nothing is to be started."""
+    """Something was asked for and printed: nothing is to be started; `args[0]` is the exit code."""
 
 
 def main() -> NoReturn:
     """Run `prod-run`; comes back only as an exit."""
+    if sys.argv[1:2] == [_FILTER]:
+        _filter(sys.argv[2:])
     # Before anything slow is imported: a signal that comes now waits for the supervisor, which knows what it means.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     from launcher import exec as launching  # noqa: PLC0415
@@ -39,15 +55,20 @@ def main() -> NoReturn:
     try:
         launching.ensure_stdio()
         launching.launch(understand(sys.argv[1:]), os.environ, tell)
-    except _Printed:
-        code = Exit.DONE
+    except _Printed as printed:
+        code = printed.args[0]
+    except KeyboardInterrupt:
+        code = 128 + _signal.SIGINT
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGINT)
     except LauncherError as error:
         tell(str(error))
         code = error.exit_code
     except OSError as error:
         tell(str(SystemRefusedError(Problem(error.filename or "", error.strerror or str(error)))))
         code = Exit.OS_ERROR
-    sys.exit(code)
+    _flush()
+    os._exit(code)  # a target that was imported may have left threads, which would keep us
 
 
 def understand(argv: list[str]) -> Settings:
@@ -61,27 +82,99 @@ def understand(argv: list[str]) -> Settings:
     from launcher.supervisor import listeners  # noqa: PLC0415
 
     words, flags, problems = parse(argv)
-    if not problems and not {"help", "help-all", "version"}.isdisjoint(flags):
-        _answer(flags)
+    mode = "" if problems else _asked(flags)
+    if mode in _ABOUT_ITSELF:
+        _print(_about(mode))
     machine = settings.Machine(cpus.count, bool(listeners.activated(os.environ, os.getpid())))
-    resolved = settings.resolve(words, flags, os.environ, machine, problems)
-    if "show-config" in flags:
-        from launcher import help_text  # noqa: PLC0415
+    environ, places = _environment(flags)
+    if mode:
+        from launcher.check import Asked  # noqa: PLC0415
 
-        is_coloured = os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        _print(help_text.show_config(resolved.rows, is_coloured=is_coloured))
-    return resolved
+        _examine(mode, Asked(words, flags, environ, places, machine))
+    return settings.resolve(words, flags, environ, machine, problems, places)
 
 
-def _answer(flags: dict[str, tuple[str, ...]]) -> None:
+def _environment(flags: Mapping[str, tuple[str, ...]]) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """
+    Lay the environment over env files, which may hold settings too.
+
+    Returns:
+        The variables, and for those of files their places.  What is wrong with a file is said by who reads it
+        for the target.
+    """
+    from launcher import settings  # noqa: PLC0415
+
+    paths = settings.given_texts("env-file", flags, os.environ)
+    if not paths:
+        return os.environ, {}
+    from launcher.appconfig import env_file  # noqa: PLC0415
+
+    folder = "".join(settings.given_texts("chdir", flags, os.environ)[-1:])
+    read = env_file.read(tuple(os.path.join(folder, path) for path in paths), os.environ)
+    return read.environ, read.origins
+
+
+def _asked(flags: Mapping[str, tuple[str, ...]]) -> str:
+    """
+    Say what is asked for instead of a start; empty: nothing.
+
+    Raises:
+        UsageError: it makes no sense.
+    """
+    from launcher.errors import Problem, UsageError  # noqa: PLC0415
+
+    asked = [name for name in FORMATS if name in flags]
+    if asked and asked[0] in _ABOUT_ITSELF:
+        return asked[0]
+    problems = []
+    if "envsubst" in flags:
+        problems.append(Problem(_FILTER, "must be the first word", f"Write prod-run {_FILTER} --help"))
+    if len(asked) > 1:
+        problems.append(Problem(f"--{asked[1]}", f"does not go with --{asked[0]}", "Ask for one of them"))
+    if "without-secrets" in flags and "check-config" not in asked:
+        problems.append(Problem("--without-secrets", "only goes with --check-config"))
+    known = FORMATS[asked[0]] if asked else ()
+    if "format" in flags and (flags["format"][-1] not in known or len(known) == 1):
+        forms = [f"{', '.join(forms)} with --{name}" for name, forms in FORMATS.items() if len(forms) > 1]
+        problems.append(Problem("--format", f"{flags['format'][-1]!r} is no format here", f"Write {'; '.join(forms)}"))
+    if problems:
+        raise UsageError(*problems)
+    return asked[0] if asked else ""
+
+
+def _about(asked: str) -> str:
+    if asked == "version":
+        return _version()
     from launcher import help_text  # noqa: PLC0415
 
-    if "help-all" in flags:
-        _print(help_text.full())
-    if "help" in flags:
-        _print(help_text.short())
-    if "version" in flags:
-        _print(_version())
+    return help_text.full() if asked == "help-all" else help_text.short()
+
+
+def _examine(mode: str, asked: Asked) -> NoReturn:
+    """Print what can be said of the target and its configuration without a start."""
+    from launcher import check, check_report  # noqa: PLC0415
+
+    is_coloured = os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    form = asked.flags.get("format", FORMATS[mode][:1])[-1]
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _signal.valid_signals())  # nothing is handed over to anybody
+    output = check.step_aside()
+    if mode == "help-config":
+        _print(check.describe(asked, form).rstrip("\n"), output)
+    if mode == "show-config":
+        _print(check_report.table(check.show(asked), is_coloured=is_coloured), output)
+    report = check.judge(asked)
+    written = check_report.as_json(report) if form == "json" else check_report.text(report, is_coloured=is_coloured)
+    _flush()
+    _print(written, output, check.exit_code(report))
+
+
+def _filter(words: list[str]) -> NoReturn:
+    """Be the filter of `--envsubst`; it has a grammar of its own, and ends by a signal as other filters do."""
+    from launcher.appconfig.envsubst_filter import run  # noqa: PLC0415
+
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    os._exit(run(words, os.environb, 0, 1, 2))
 
 
 def parse(argv: list[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], tuple[Problem, ...]]:
@@ -123,20 +216,25 @@ def tell(text: str) -> None:
         pass
 
 
-def _print(text: str) -> NoReturn:
-    if sys.stdout is None:  # the caller had closed it
-        raise _Printed
+def _print(text: str, output: int = 1, code: int = 0) -> NoReturn:
+    # A path may hold bytes that are no text in this locale.
+    encoding = sys.__stdout__.encoding if sys.__stdout__ else "utf-8"  # there is none if the caller had closed it
+    rest = f"{text}\n".encode(encoding, "backslashreplace")
     try:
-        # A path may hold bytes that are no text in this locale.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except OSError as error:
-        # So that the interpreter has nothing to complain about at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if not isinstance(error, BrokenPipeError):  # `prod-run --help | head -1` is no failure
-            raise
-    raise _Printed
+        while rest:
+            rest = rest[os.write(output, rest) :]
+    except BrokenPipeError:
+        pass  # `prod-run --help | head -1` is no failure
+    raise _Printed(code)
+
+
+def _flush() -> None:
+    """Write what the target printed while it was imported."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # closed or replaced by the target, or nobody reads it
 
 
 def _version() -> str:

@@ -15,7 +15,7 @@ import sys
 
 from launcher import runtime_directory
 from launcher.errors import Problem, SystemRefusedError, UnavailableError
-from launcher.handoff import Handoff
+from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.supervisor import interpreter, listeners
 
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     from launcher.settings import Settings
 
 OLDEST_KERNEL = (5, 10)
-
-# What ld.so, libc and CPython read before the first line of a program; all else travels in a memfd.
-_KEPT_NAMES = frozenset(
-    (
-        *("GLIBC_TUNABLES", "PATH", "HOME", "USER", "LOGNAME", "SHELL"),
-        *("TMPDIR", "LANG", "LANGUAGE", "TZ", "SPT_NOENV"),
-    )
-)
-_KEPT_PREFIXES = ("LD_", "MALLOC_", "PYTHON", "LC_")
 
 # `-I -S` knows no site-packages.  Appended, not inserted: nothing there may stand for a standard module.
 _BOOT = """\
@@ -106,6 +97,11 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             open_files=open_files,
             umask=-1,
             listeners=opened,
+            config=settings.config,
+            env_files=settings.env_files,
+            secrets_dirs=settings.secrets_dirs,
+            templates=settings.templates,
+            template_check=settings.template_check,
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
@@ -215,8 +211,8 @@ def watchdog(environ: Mapping[str, str], pid: int) -> float:
 
 
 def minimal_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Keep what must be there before the first line runs; `/proc/PID/environ` shows it for ever."""
-    return {k: v for k, v in environ.items() if k in _KEPT_NAMES or k.startswith(_KEPT_PREFIXES)}
+    """Keep what must be there before the first line runs."""
+    return {name: value for name, value in environ.items() if is_kept(name)}
 
 
 def caller_environment() -> bytes:

@@ -12,6 +12,15 @@ from launcher.lean import NamedTuple
 
 AS_MANY_AS_WORKERS = -1  # --max-surge was not given
 
+# What ld.so, libc and CPython read before the first line of a program; all else travels in a memfd.
+_KEPT_NAMES = frozenset(
+    (
+        *("GLIBC_TUNABLES", "PATH", "HOME", "USER", "LOGNAME", "SHELL"),
+        *("TMPDIR", "LANG", "LANGUAGE", "TZ", "SPT_NOENV"),
+    )
+)
+_KEPT_PREFIXES = ("LD_", "MALLOC_", "PYTHON", "LC_")
+
 
 class Listener(NamedTuple):
     """One listening socket; `path`, `device` and `inode` tell a unix socket's file (empty and 0 otherwise)."""
@@ -62,6 +71,11 @@ class Handoff(NamedTuple):
     open_files: int  # the caller's soft RLIMIT_NOFILE, for the app
     umask: int  # -1: as it is
     listeners: tuple[Listener, ...]
+    config: str = ""  # MODULE:CLASS; empty: from the target's annotations
+    env_files: tuple[str, ...] = ()
+    secrets_dirs: tuple[str, ...] = ()  # empty: the platform's
+    templates: tuple[str, ...] = ()  # as written
+    template_check: str = ""  # as written; empty: none
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
@@ -70,6 +84,11 @@ class Handoff(NamedTuple):
         plain["listeners"] = tuple("\t".join(map(str, listener)) for listener in self.listeners)
         plain["zygote"] = tuple(map(str, self.zygote or ()))
         return protocol.encode("handoff", **plain)
+
+
+def is_kept(name: str) -> bool:
+    """Say whether a variable is in the environment of our processes at exec; `/proc/PID/environ` shows it for ever."""
+    return name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES)
 
 
 def decode(data: bytes) -> Handoff:
@@ -107,6 +126,11 @@ def decode(data: bytes) -> Handoff:
         open_files=message.number("open_files"),
         umask=message.number("umask"),
         listeners=tuple(_listener(text) for text in message.texts("listeners")),
+        config=message.text("config"),
+        env_files=message.texts("env_files"),
+        secrets_dirs=message.texts("secrets_dirs"),
+        templates=message.texts("templates"),
+        template_check=message.text("template_check"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 

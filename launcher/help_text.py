@@ -7,7 +7,7 @@ Must never print: texts in, text out.
 
 from __future__ import annotations
 
-from launcher.settings_table import BUILT, LATER
+from launcher.settings_table import BUILT, LATER, MODES
 
 TYPE_CHECKING = False
 
@@ -36,7 +36,8 @@ _BOLD, _DIM, _PLAIN = "\033[1m", "\033[2m", "\033[0m"
 
 def short(width: int = 100) -> str:
     """Write `--help`: the settings that are built."""
-    return "\n".join([_USAGE, "Options:", *_options(BUILT, width), "", _NOTES.rstrip()])
+    modes = ["Instead of a start:", *_options(MODES, width)]
+    return "\n".join([_USAGE, "Options:", *_options(BUILT, width), "", *modes, "", _NOTES.rstrip()])
 
 
 def full(width: int = 100) -> str:
@@ -58,7 +59,7 @@ def show_config(rows: tuple[Row, ...], *, is_coloured: bool) -> str:
 def reference() -> str:
     """Write the docs' table of settings, in Markdown."""
     lines = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
-    for setting in BUILT + LATER:
+    for setting in BUILT + MODES + LATER:
         flag = f"`{_flag(setting)}`".replace("|", "\\|")
         variable = f"`{setting.variable}`" if setting.variable else "-"
         default = setting.default or setting.default_words or "-"

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NOT_IN_THIS_VERSION = "not in this version"
 
+# What says where env files are cannot stand in one.
+_NOT_IN_ENV_FILES = ("env-file", "chdir")
+
 # What prod-run itself sets for workers; a nested prod-run inherits it.
 _TEMPLATE_PREFIX = "PROD_RUN_TEMPLATE_"
 
@@ -58,6 +61,11 @@ class Settings(NamedTuple):
     name: str
     is_name_explicit: bool
     chdir: str  # as written; empty: not given
+    config: str  # empty: from the target's annotations
+    env_files: tuple[str, ...]
+    secrets_dirs: tuple[str, ...]  # empty: the platform's
+    templates: tuple[str, ...]  # as written
+    template_check: str  # as written; empty: none
     rows: tuple[Row, ...]
 
 
@@ -68,6 +76,14 @@ class Machine(NamedTuple):
     inherits_listeners: bool = False  # systemd passed some
 
 
+class _Written(NamedTuple):
+    """What was written for one setting; `where` names it in a problem."""
+
+    origin: str
+    where: str
+    texts: tuple[str, ...]
+
+
 class _Given(NamedTuple):
     """What was written for one setting, where, and what it means."""
 
@@ -76,12 +92,13 @@ class _Given(NamedTuple):
     values: tuple[Parsed, ...]
 
 
-def resolve(
+def resolve(  # noqa: PLR0917  pure: whatever it needs is an argument
     words: tuple[str, ...],
     flags: Mapping[str, tuple[str, ...]],
     environ: Mapping[str, str],
     machine: Machine,
     found: tuple[Problem, ...] = (),
+    env_files: Mapping[str, str] | None = None,
 ) -> Settings:
     """
     Turn a command line and an environment into settings.
@@ -89,9 +106,10 @@ def resolve(
     Args:
         words: the target and its arguments.
         flags: for each setting's name what was written, in order.
-        environ: the caller's variables.
+        environ: the caller's variables, laid over those of env files.
         machine: the few facts that defaults depend on.
         found: problems of the command line that are known already; a missing target is then no news.
+        env_files: for each variable that came from one its place, such as `prod.env:12`.
 
     Raises:
         UsageError: the command line is wrong (all problems of variables are in it too).
@@ -100,15 +118,23 @@ def resolve(
     on_line = list(found)
     in_environment: list[Problem] = []
     given: dict[str, _Given] = {}
+    places = env_files or {}
     for setting in TABLE:
+        place = places.get(setting.variable, "")
+        where = f"{setting.variable} ({place})" if place else setting.variable
+        if place and setting.name in _NOT_IN_ENV_FILES:
+            remedy = f"Write {setting.flag}, or set it in the environment"
+            in_environment.append(Problem(where, "says where env files are, so it cannot stand in one", remedy))
+            continue
         # A bad variable is reported even where a flag overrides it: it is waiting for the day the flag goes.
-        for texts, problems, origin in (
-            (_texts_of_variable(setting, environ), in_environment, f"environment {setting.variable}"),
-            (flags.get(setting.name, ()), on_line, f"flag {setting.flag}"),
-        ):
-            if texts:
-                _collect(setting, origin, texts, given, problems)
-    in_environment += _unknown_variables(environ)
+        texts = _texts_of_variable(setting, environ)
+        if texts:
+            origin = place or f"environment {setting.variable}"
+            _collect(setting, _Written(origin, where, texts), given, in_environment)
+        texts = flags.get(setting.name, ())
+        if texts:
+            _collect(setting, _Written(f"flag {setting.flag}", setting.flag, texts), given, on_line)
+    in_environment += _unknown_variables(environ, places)
     on_line += _problems_of_target(words, is_optional=bool(found) or _asks_for_a_mode(flags))
     if on_line:
         raise UsageError(*on_line, *in_environment)
@@ -132,10 +158,8 @@ def _texts_of_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[st
     return tuple(text.split()) if setting.is_repeatable else (text,)
 
 
-def _collect(
-    setting: Setting, origin: str, texts: tuple[str, ...], given: dict[str, _Given], problems: list[Problem]
-) -> None:
-    where = origin.partition(" ")[2]
+def _collect(setting: Setting, written: _Written, given: dict[str, _Given], problems: list[Problem]) -> None:
+    origin, where, texts = written
     if not setting.is_built:
         if not all(text in setting.harmless for text in texts):
             problems.append(_not_built(setting, where))
@@ -159,12 +183,12 @@ def _not_built(setting: Setting, where: str) -> Problem:
     return Problem(where, NOT_IN_THIS_VERSION, f"Leave it out, or write {harmless}" if harmless else "Leave it out")
 
 
-def _unknown_variables(environ: Mapping[str, str]) -> list[Problem]:
+def _unknown_variables(environ: Mapping[str, str], places: Mapping[str, str]) -> list[Problem]:
     known = tuple(setting.variable for setting in TABLE if setting.has_variable)
     # Never the value: it may be a secret with a name that was mistyped.
     return [
         Problem(
-            name,
+            f"{name} ({places[name]})" if name in places else name,
             "there is no such setting",
             suggestion(name, known) or "Unset it, or see `prod-run --help` for the names",
         )
@@ -251,6 +275,11 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         name=str(values["name"]),
         is_name_explicit="name" in given,
         chdir=str(values["chdir"]),
+        config=str(_value("config", given)),
+        env_files=_texts("env-file", given),
+        secrets_dirs=_texts("secrets-dir", given),
+        templates=_texts("template", given),
+        template_check=str(_value("template-check", given)),
         rows=tuple(rows),
     )
 
@@ -259,7 +288,17 @@ def _value(name: str, given: dict[str, _Given]) -> Parsed:
     if name in given:
         return given[name].values[-1]
     setting = next(setting for setting in BUILT if setting.name == name)
-    return setting.read(setting.default)
+    return setting.read(setting.default) if setting.default else ""
+
+
+def _texts(name: str, given: dict[str, _Given]) -> tuple[str, ...]:
+    return tuple(map(str, given[name].values)) if name in given else ()
+
+
+def given_texts(name: str, flags: Mapping[str, tuple[str, ...]], environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what was written for a setting before anything is resolved; a flag beats its variable."""
+    setting = next(setting for setting in BUILT if setting.name == name)
+    return tuple(flags.get(name, ())) or _texts_of_variable(setting, environ)
 
 
 def _row(setting: Setting, given: dict[str, _Given], computed: Mapping[str, tuple[Parsed, str, str]]) -> Row:

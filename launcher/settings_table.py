@@ -57,9 +57,25 @@ def _later(name: str, form: str, meaning: str, default_words: str = "", harmless
     )
 
 
-def _mode(name: str, meaning: str, *, is_built: bool = True) -> Setting:
-    """Describe a switch that makes prod-run do something else than start; it has no variable."""
-    return Setting(name, "", "", meaning, has_variable=False, is_built=is_built)
+def _mode(name: str, meaning: str, form: str = "") -> Setting:
+    """Describe what makes prod-run do something else than start; it has no variable."""
+    return Setting(name, form, "", meaning, has_variable=False)
+
+
+def _template(text: str) -> str:
+    """Read what --template takes; it stays a text, since it has to cross an exec."""
+    from launcher.appconfig import templates  # noqa: PLC0415  shlex and typing, 10 ms that only a template costs
+
+    templates.template(text)
+    return text
+
+
+def _check_command(text: str) -> str:
+    """Read what --template-check takes; it stays a text, as above."""
+    from launcher.appconfig import templates  # noqa: PLC0415
+
+    templates.check_command(text)
+    return text
 
 
 BUILT: tuple[Setting, ...] = (
@@ -184,7 +200,58 @@ BUILT: tuple[Setting, ...] = (
         "run as if started there: the target, and every relative path of these settings, is found from it",
         default_words="the directory it was started in",
     ),
-    _mode("show-config", "print every setting, its value and where that came from, and exit"),
+    Setting(
+        "config",
+        "MODULE:CLASS",
+        "",
+        "the application's environ-config class, if the target's annotations do not name it",
+        read=quantities.target,
+        default_words="from the target's annotations",
+    ),
+    Setting(
+        "env-file",
+        "PATH",
+        "",
+        "variables for the application, and settings at the start; the environment beats it, a later file an earlier "
+        "one; may be given several times, in the variable separated by blanks",
+        default_words="none",
+        is_repeatable=True,
+    ),
+    Setting(
+        "secrets-dir",
+        "PATH",
+        "",
+        "a directory of secrets, one file each; may be given several times, in the variable separated by blanks",
+        default_words="/run/secrets if present",
+        is_repeatable=True,
+    ),
+    Setting(
+        "template",
+        "SRC:DEST[:MODE]",
+        "",
+        "a file that is rendered before the first worker starts, at each reload anew; {generation} in DEST makes one "
+        "for each generation; may be given several times, in the variable separated by blanks",
+        read=_template,
+        default_words="none",
+        is_repeatable=True,
+    ),
+    Setting(
+        "template-check",
+        "COMMAND",
+        "",
+        "run for each rendered file, which is {src}, before any is moved into place; no shell is used",
+        read=_check_command,
+        default_words="none",
+    ),
+)
+
+MODES: tuple[Setting, ...] = (
+    _mode("check-config", "do everything short of starting, print all that is wrong, and exit with 0 or 78"),
+    _mode("without-secrets", "with --check-config: let declared secrets be missing, as they are in CI"),
+    _mode("show-config", "print every setting and every variable of the target, its value and origin, and exit"),
+    _mode("help-config", "print the variables of the target, or of the class of --config, and exit"),
+    _mode("format", "how to print: text, json with --check-config; text, markdown, env with --help-config", "FORMAT"),
+    _mode("envsubst", "be a filter like GNU envsubst; it has options of its own: prod-run --envsubst --help"),
     _mode("help", "print this and exit"),
     _mode("help-all", "print every setting, also those of later versions, and exit"),
     _mode("version", "print the version and exit"),
@@ -192,10 +259,6 @@ BUILT: tuple[Setting, ...] = (
 
 LATER: tuple[Setting, ...] = (
     _later("factory", "", "the target is called once and returns what is to be run", "off"),
-    _later("config", "MODULE:CLASS", "the application's configuration class", "from the target's annotations"),
-    _later("env-file", "PATH", "variables for the application", "none"),
-    _later("secrets-dir", "PATH", "a directory of secrets, one file each", "/run/secrets if present"),
-    _later("template", "SRC:DEST[:MODE]", "a file rendered before start and reload", "none"),
     _later("watch", "", "reload when a secret, env file or template input changed", "off"),
     _later("log", "stdout|syslog[:URL]", "where log lines go", "stdout", ("stdout",)),
     _later("log-format", "console|logfmt|json", "what log lines look like", "console on a terminal, else logfmt"),
@@ -210,7 +273,6 @@ LATER: tuple[Setting, ...] = (
     _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),
     _later("parent-death-signal", "SIGNAL", "have it sent to prod-run when its own parent dies", "none"),
     _later("export-secret", "NAME", "put this secret into a command's environment", "none"),
-    _later("template-check", "COMMAND", "check rendered templates before they are moved into place", "none"),
     _later("proxy-headers", "NAMES", "which forwarding headers to believe", "none"),
     _later("proxy-protocol", "", "connections begin with a PROXY header", "off"),
     _later("trust", "NETWORKS", "the proxies to believe", "none"),
@@ -220,14 +282,6 @@ LATER: tuple[Setting, ...] = (
     _later("server-option", "NAME=VALUE", "passed on to the HTTP server", "none"),
     _later("no-log-capture", "", "workers keep prod-run's own stdout and stderr", "off"),
     _later("introspect-token-file", "PATH", "who sends this token sees everything", "none"),
-    _mode("check-config", "do everything short of starting, and exit", is_built=False),
-    _mode("without-secrets", "with --check-config: skip what needs secrets", is_built=False),
-    _mode("help-config", "print the application's variables and exit", is_built=False),
-    _mode("envsubst", "be a filter like GNU envsubst", is_built=False),
-    _mode("variables", "with --envsubst: list the variables", is_built=False),
-    _later("format", "text|json", "with --check-config: how to print")._replace(has_variable=False),
-    _later("dialect", "gnu|strict", "with --envsubst: which syntax")._replace(has_variable=False),
-    _later("missing", "error|empty|keep", "with --envsubst: what an unset variable is")._replace(has_variable=False),
 )
 
-TABLE: tuple[Setting, ...] = BUILT + LATER
+TABLE: tuple[Setting, ...] = BUILT + MODES + LATER

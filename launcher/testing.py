@@ -35,7 +35,7 @@ class TestingWorker(Worker[Any]):
 
     __test__ = False  # pytest takes every class called Test… for its own
 
-    config: Any = None
+    config: Any
 
 
 def config(cls: type[T], environ: Mapping[str, str]) -> T:

@@ -34,6 +34,9 @@ LEAVES = {
 }
 PURE = {
     "launcher.addresses",
+    "launcher.appconfig.envsubst",
+    "launcher.appconfig.redact",
+    "launcher.appconfig.templates",
     "launcher.handoff",
     "launcher.lean",
     "launcher.logs.formats",
@@ -51,6 +54,7 @@ PURE = {
     "launcher.supervisor.stopping",
 }
 HARMLESS_STDLIB = {"__future__", "_operator", "collections.abc", "enum", "typing"}
+HARMLESS_STDLIB |= {"base64", "itertools", "json", "posixpath", "re", "shlex", "urllib.parse"}
 FORBIDDEN_IN_SUPERVISOR = {
     "asyncio",
     "click",
@@ -111,6 +115,16 @@ def test_the_supervisor_imports_only_its_own_and_the_leaves(name: str) -> None:
 def test_the_app_side_never_imports_the_supervisor(name: str) -> None:
     """Nothing of the supervisor is loaded into the app's interpreter, nor the command line."""
     assert {m for m in ours(name) if m.startswith(("launcher.supervisor", "launcher.cli", "launcher.exec"))} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("launcher.appconfig")])
+def test_configuration_knows_nothing_of_processes(name: str) -> None:
+    """What an app declares is loaded by a zygote, by `--check-config` and by a test alike."""
+    strangers = {m for m in ours(name) if not m.startswith("launcher.appconfig") and m not in LEAVES}
+    outside = {m.partition(".")[0] for m in imports(name)} - sys.stdlib_module_names - {"launcher"}
+
+    assert strangers == set()
+    assert outside <= {"attrs", "environ", "jinja2"}
 
 
 @pytest.mark.parametrize("name", sorted(PURE))

@@ -12,7 +12,7 @@ import os
 import sys
 
 from launcher.api import Worker
-from launcher.errors import LauncherError, Problem, TargetError, UsageError
+from launcher.errors import Problem, TargetError, UsageError
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -32,13 +32,15 @@ class Target(NamedTuple):
     function: Callable[..., Any]
     worker_parameter: str  # empty: it takes no Worker
     is_async: bool
-    is_positional: bool = False  # it takes the Worker, but not by name
+    config_parameter: str = ""  # empty: it does not take its configuration by itself
+    positional: tuple[str, ...] = ()  # which of the two it takes, but not by name
 
     def call(self, worker: Worker[Any]) -> object:
         """Call it with what it takes."""
-        if not self.worker_parameter:
-            return self.function()
-        return self.function(worker) if self.is_positional else self.function(**{self.worker_parameter: worker})
+        given = {self.worker_parameter: worker, self.config_parameter: worker.config}
+        given.pop("", None)
+        in_order = [given.pop(name) for name in self.positional]
+        return self.function(*in_order, **given)
 
 
 class ImportFailedError(TargetError):
@@ -59,9 +61,23 @@ def load(target: str, interface: str = "auto") -> Target:
     Raises:
         LauncherError: with one sentence that a stranger can act on.
     """
+    found = find(target)
+    if not callable(found):
+        attribute = target.partition(":")[2]
+        reason = f"{attribute!r} is {_article(type(found).__name__)}, which cannot be called"
+        raise TargetError(Problem(target, reason, "Name a function, such as `def main(worker): ...`"))
+    return _examine(target, found, interface)
+
+
+def find(target: str) -> Any:
+    """
+    Import the module of `MODULE:ATTRIBUTE` and return what it names.
+
+    Raises:
+        LauncherError: with one sentence that a stranger can act on.
+    """
     name, _, attribute = target.partition(":")
-    module = _import(name)
-    found: Any = module
+    found: Any = _import(name)
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
@@ -69,10 +85,7 @@ def load(target: str, interface: str = "auto") -> Target:
             raise TargetError(_no_attribute(target, found, part)) from None
         except Exception as error:
             raise _failed(target, error, f"looking up {part!r}") from error
-    if not callable(found):
-        reason = f"{attribute!r} is {_article(type(found).__name__)}, which cannot be called"
-        raise TargetError(Problem(target, reason, "Name a function, such as `def main(worker): ...`"))
-    return _examine(target, found, interface)
+    return found
 
 
 def cut_traceback(error: BaseException) -> str:
@@ -148,13 +161,21 @@ def _examine(target: str, function: Callable[..., Any], interface: str) -> Targe
         parameters, is_async = _read_plainly(function) or _inspect(function)
     except (TypeError, ValueError):
         return Target(function, "", is_async=False)  # written in C: nothing is known, nothing is passed
-    taking = next((p for p in parameters if _is_worker(p.annotation)), None)
-    needed = [p.name for p in parameters if p.is_needed and p is not taking]
+    taking = next((p.name for p in parameters if _is_worker(p.annotation)), "")
+    config = _config_parameter(function)
+    needed = [p.name for p in parameters if p.is_needed and p.name not in (taking, config)]
     if needed:
-        raise _cannot_fill(target, needed, may_be_web=interface == "auto" and taking is None)
-    if taking is None:
-        return Target(function, "", is_async)
-    return Target(function, taking.name, is_async, taking.is_positional)
+        raise _cannot_fill(target, needed, may_be_web=interface == "auto" and not taking)
+    positional = tuple(p.name for p in parameters if p.is_positional and p.name in (taking, config))
+    return Target(function, taking, is_async, config, positional)
+
+
+def _config_parameter(function: Callable[..., Any]) -> str:
+    if "environ" not in sys.modules:
+        return ""  # nobody can have declared a class
+    from launcher.appconfig.annotations import find_parameter  # noqa: PLC0415  inspect, 10 ms
+
+    return find_parameter(function)
 
 
 def _read_plainly(function: Callable[..., Any]) -> tuple[list[_Parameter], bool] | None:
@@ -195,7 +216,9 @@ def _cannot_fill(target: str, needed: list[str], *, may_be_web: bool) -> TargetE
         kind = "an ASGI" if needed == _ASGI else "a WSGI"
         return UsageError(Problem(target, f"it looks like {kind} application: not in this version"))
     names = ", ".join(repr(name) for name in needed)
-    remedy = "Annotate it, as in `def main(worker: launcher.Worker)`, or give it a default"
+    remedy = (
+        "Annotate it, as in `def main(worker: launcher.Worker)` or `def main(config: Config)`, or give it a default"
+    )
     return TargetError(Problem(target, f"prod-run does not know what to pass for {names}", remedy))
 
 
@@ -225,9 +248,3 @@ def _is_import_system(file: str) -> bool:
 
 def _article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def in_one_line(error: LauncherError) -> str:
-    """Put the problem of a target into one sentence."""
-    problem = error.problems[0]
-    return f"{problem.name}: {problem.reason}{'. ' + problem.remedy if problem.remedy else ''}"

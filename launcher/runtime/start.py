@@ -18,7 +18,8 @@ from launcher import protocol
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, titles
+from launcher.runtime import libc, prepare, titles
+from launcher.runtime.prepare import Wanted
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
 TYPE_CHECKING = False
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 FIRST_LISTENER = 3  # sd_listen_fds(3)
 CHANNEL = 3  # where the supervisor puts it before the exec
 MOST_DESCRIPTORS = 253  # unix(7): SCM_MAX_FD
-
-_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+MOST_DETAIL = 28_000  # characters, of at most four bytes each, in one message
 
 
 class Order(NamedTuple):
@@ -38,11 +38,11 @@ class Order(NamedTuple):
     channel: socket.socket
     supervisor: int
     name: str
-    target: str
-    interface: str  # auto | callable
     generation: int
     is_worker: bool
     listener_names: tuple[str, ...]  # in the order of their descriptors, from FIRST_LISTENER
+    wanted: Wanted
+    inputs: bytes  # of a snapshot, if the generation was prepared before; empty otherwise
 
 
 class Signals:
@@ -131,11 +131,11 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         channel,
         message.number("supervisor"),
         message.text("name"),
-        message.text("target"),
-        message.text("interface"),
         message.number("generation"),
         message.flag("is_worker"),
         message.texts("listeners"),
+        _wanted(message),
+        b"",
     )
     spoken = message.number("protocol")
     if spoken != protocol.VERSION:
@@ -147,8 +147,12 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     except OSError as error:
         refuse(order, Exit.UNAVAILABLE, f"{directory}: cannot enter the directory: {error.strerror}")
     try:
+        # First: their numbers are among those where the sockets belong.
         environ_fd, *listeners = descriptors
-        _take_environment(environ_fd)  # first: its number is among those where the sockets belong
+        _take_environment(environ_fd)
+        if message.flag("has_inputs"):
+            inputs_fd, *listeners = listeners
+            order = order._replace(inputs=_take(inputs_fd))
         order = order._replace(channel=_place(channel, listeners))
         soft, (_, hard) = message.number("open_files"), resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) if hard >= 0 else soft, hard))
@@ -164,11 +168,24 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     return order
 
 
+def _wanted(message: protocol.Message) -> Wanted:
+    return Wanted(
+        message.text("target"),
+        message.text("interface"),
+        message.text("config"),
+        message.texts("env_files"),
+        prepare.secrets_dirs(message.texts("secrets_dirs")),
+        message.texts("templates"),
+        message.text("template_check"),
+        message.number("generation"),
+    )
+
+
 def refuse(order: Order, code: int, reason: str, detail: str = "") -> NoReturn:
     """Tell the supervisor why this process cannot be had, and end."""
     if order.is_worker:  # the supervisor knows it by its end; its stderr says why
         print(detail or reason, file=sys.stderr)
-    message = protocol.encode("refused", code=code, reason=sendable(reason, 2000), detail=sendable(detail, 16_000))
+    message = protocol.encode("refused", code=code, reason=sendable(reason, 2000), detail=sendable(detail, MOST_DETAIL))
     try:
         order.channel.send(message)
     except OSError:
@@ -211,17 +228,17 @@ def _place(channel: socket.socket, listeners: list[int]) -> socket.socket:
 
 def _take_environment(fd: int) -> None:
     """Read the whole environment, less what is prod-run's and systemd's own, into os.environ."""
-    # pread: the file offset of a memfd is shared by everybody who has it.
-    block = os.pread(fd, os.fstat(fd).st_size, 0)
-    os.close(fd)
     os.environ.clear()
-    for item in block.split(b"\0"):
+    for item in _take(fd).split(b"\0"):
         name, _, value = item.partition(b"=")
-        if name and not _is_ours(name):  # execve(2) lets an item without a name pass, putenv(3) does not
+        # execve(2) lets an item without a name pass, putenv(3) does not.
+        if name and not prepare.is_ours(name.decode("ascii", "replace")):
             os.environb[name] = value
 
 
-def _is_ours(name: bytes) -> bool:
-    if name.startswith(b"PROD_RUN_"):
-        return not name.startswith(b"PROD_RUN_TEMPLATE_")
-    return name.decode("ascii", "replace") in _SYSTEMD
+def _take(fd: int) -> bytes:
+    """Read a memfd and close it."""
+    # pread: the file offset of a memfd is shared by everybody who has it.
+    content = os.pread(fd, os.fstat(fd).st_size, 0)
+    os.close(fd)
+    return content

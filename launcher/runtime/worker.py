@@ -15,10 +15,11 @@ import sys
 
 from launcher import protocol
 from launcher.api import Link, Worker
-from launcher.errors import Exit, LauncherError
+from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
 from launcher.runtime import libc, load, titles
+from launcher.runtime import prepare as preparing
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals, die_with, ignore, leave, receive
 from launcher.signals import STACKS
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from launcher.runtime.load import Target
+    from launcher.runtime.prepare import Prepared
 
 _BY_SIGTERM = 0  # exit code of a target that was asked to end
 
@@ -61,9 +63,9 @@ class Birth(NamedTuple):
         )
 
 
-def run_forked(order: Order, target: Target, birth: Birth) -> NoReturn:
+def run_forked(order: Order, prepared: Prepared, birth: Birth) -> NoReturn:
     """Live as a worker that a zygote forked."""
-    _run(order, lambda: target, birth)
+    _run(order, lambda: prepared, birth)
 
 
 def run_anew(order: Order) -> NoReturn:
@@ -72,19 +74,25 @@ def run_anew(order: Order) -> NoReturn:
     if message is None:
         os._exit(0)
 
-    def imported() -> Target:
-        try:
-            return load.load(order.target, order.interface)
-        except LauncherError as error:
-            print(getattr(error, "detail", "") or load.in_one_line(error), file=sys.stderr, flush=True)
-            raise SystemExit(1) from None
+    def imported() -> Prepared:
+        recorded = None
+        if order.inputs:
+            from launcher.runtime import snapshot  # noqa: PLC0415  only where something was loaded
+
+            recorded = snapshot.decode(order.inputs)
+        prepared = preparing.prepare(order.wanted, recorded)
+        if prepared.problems:
+            is_alone = len(prepared.problems) == 1
+            print((is_alone and prepared.detail) or prepared.report(), file=sys.stderr, flush=True)
+            raise SystemExit(1)
+        return prepared
 
     # What a fork is sent, a fresh interpreter has had from its start.
     own = [os.dup(fd) for fd in (order.channel.fileno(), 1, 2)]
     _run(order, imported, Birth.of(message, [*own, *descriptors]))
 
 
-def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
+def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoReturn:
     try:
         if not order.is_worker:  # but a zygote's fork
             _wait_for_adoption(order.supervisor, birth.channel)
@@ -101,7 +109,9 @@ def _run(order: Order, target: Callable[[], Target], birth: Birth) -> NoReturn:
         print(f"the operating system refused: {error.strerror}", file=sys.stderr)
         leave(Exit.OS_ERROR)
     link.show("starting")
-    sys.exit(_call(target(), worker, link))
+    prepared = prepare()
+    worker.config, worker.templates = prepared.config, dict(prepared.templates)
+    sys.exit(_call(prepared, worker, link))
 
 
 def _say_hello(birth: Birth) -> None:
@@ -158,8 +168,10 @@ def _arm(stacks: int) -> None:
         libc.drop_signal_stack()
 
 
-def _call(target: Target, worker: Worker[Any], link: Link) -> int:
+def _call(prepared: Prepared, worker: Worker[Any], link: Link) -> int:
     """Run the target to its end and return the exit code."""
+    target = prepared.target
+    assert target  # noqa: S101  or there would be problems
     if not target.worker_parameter:
         link.say("entered")
     try:
@@ -171,7 +183,7 @@ def _call(target: Target, worker: Worker[Any], link: Link) -> int:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  whatever it is, it is the app's, and ends here
-        print(load.cut_traceback(error), file=sys.stderr, flush=True)
+        print(prepared.mask(load.cut_traceback(error)), file=sys.stderr, flush=True)
         return 1
     return result if isinstance(result, int) else 0
 

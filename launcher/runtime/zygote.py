@@ -14,8 +14,10 @@ import sys
 import warnings
 
 from launcher import protocol
-from launcher.errors import Exit, LauncherError
-from launcher.runtime import forkable, load, titles, worker
+from launcher.errors import Exit
+from launcher.lean_posix import socket
+from launcher.runtime import forkable, titles, worker
+from launcher.runtime import prepare as preparing
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals, flush, leave, receive, refuse, sendable
 from launcher.runtime.worker import Birth
 
@@ -23,7 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from launcher.runtime.load import Target
+    from launcher.appconfig.place import Placed
+    from launcher.runtime.prepare import Prepared
 
     Spawn = tuple[protocol.Message, list[int]]
 
@@ -33,56 +36,141 @@ AT_ONCE = 16  # workers of one process in the middle: the first of them waits fo
 def run(order: Order) -> NoReturn:
     """Prepare the generation, then fork workers until told to end; in a worker, run it."""
     titles.show(order.name, f"zygote] generation {order.generation} importing")
-    target = prepare(order)
-    titles.show(order.name, f"zygote] generation {order.generation}")
-    birth = _serve(order)
+    files = Files()
+    try:
+        prepared = prepare(order, files)
+        titles.show(order.name, f"zygote] generation {order.generation}")
+        birth = _serve(order, files)
+    except _Unheard as unheard:
+        files.end()
+        leave(unheard.code)
     # From here on this is a worker, on the shallow stack of the zygote's main function.
-    worker.run_forked(order, target, birth)
+    worker.run_forked(order, prepared, birth)
 
 
-def prepare(order: Order) -> Target:
+class _Unheard(Exception):  # noqa: N818  not an error of anybody's
+    """Nobody hears us: this process is to end with `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
+class Files:
+    """The templates' files while the generation lives: put back unless it is committed, removed if nobody else's."""
+
+    __slots__ = ("placed", "private")
+
+    def __init__(self) -> None:
+        self.placed: list[Placed] = []
+        self.private: tuple[str, ...] = ()
+
+    def confirm(self) -> None:
+        """The generation is committed: drop what was kept for a way back."""
+        if self.placed:
+            from launcher.appconfig import place  # noqa: PLC0415  loaded when they were moved
+
+            place.settle(self.placed)
+        self.placed = []
+
+    def end(self) -> None:
+        """The generation is over."""
+        if self.placed:
+            from launcher.appconfig import place  # noqa: PLC0415  loaded when they were moved
+
+            for problem in place.put_back(self.placed):
+                print(f"{problem.name} {problem.reason}. {problem.remedy}", file=sys.stderr)
+        self.placed = []
+        for path in self.private:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # put back just now, or removed by somebody else
+
+    def close(self) -> None:
+        """Let go of the locks, in a fork: they are the zygote's."""
+        for item in self.placed:
+            _close(item.lock)
+        self.placed = []
+
+
+def prepare(order: Order, files: Files) -> Prepared:
     """Do everything that is done once for a generation, and report; never returns if it fails."""
-    us = os.getpid()
-    target = import_target(order)
-    if os.getpid() != us:
-        leave(0)  # the module forked, and this is the child: a second one must not answer orders
+    recorded = None
+    if order.inputs:
+        from launcher.runtime import snapshot  # noqa: PLC0415  only where something was loaded
+
+        recorded = snapshot.decode(order.inputs)
+    prepared = preparing.prepare(order.wanted, recorded)
+    target = prepared.target
+    if prepared.problems or target is None:
+        refuse(order, prepared.exit_code, prepared.reason(), _detail(prepared))
+    for warning in () if recorded else prepared.warnings:
+        print(f"prod-run: {warning.name}: {warning.reason}", file=sys.stderr)
     found = forkable.obstacles()
     worker.announce_listeners(order)
-    forkable.freeze()
-    say(
-        order,
-        protocol.encode(
-            "prepared",
-            takes_worker=bool(target.worker_parameter),
-            files=forkable.module_files(),
-            unforkable=sendable(", ".join(found), 2000),
-        ),
+    inputs = _sealed(order, prepared) if prepared.snapshot and not recorded else -1
+    message = protocol.encode(
+        "prepared",
+        takes_worker=bool(target.worker_parameter),
+        files=prepared.files,
+        unforkable=sendable(", ".join(found), 2000),
+        keeps_templates=bool(prepared.templates),
     )
-    return target
+    forkable.freeze()
+    if prepared.staged:
+        files.placed = _moved(order, prepared)
+    files.private = prepared.private
+    say(order, message, inputs)
+    return prepared
 
 
-def import_target(order: Order) -> Target:
-    """Import the target; if it cannot be had, say why and end."""
+def _detail(prepared: Prepared) -> str:
+    return prepared.report() if len(prepared.problems) > 1 else prepared.detail
+
+
+def _sealed(order: Order, prepared: Prepared) -> int:
+    from launcher.runtime import snapshot  # noqa: PLC0415  only where something was loaded
+
     try:
-        return load.load(order.target, order.interface)
-    except LauncherError as error:
-        refuse(order, error.exit_code, load.in_one_line(error), getattr(error, "detail", ""))
+        return snapshot.sealed(prepared.snapshot.encode()) if prepared.snapshot else -1
+    except OSError as error:
+        refuse(order, Exit.OS_ERROR, f"the operating system refused memfd_create(2): {error.strerror}")
 
 
-def say(order: Order, message: bytes) -> None:
-    """Send to the supervisor; ends this process if that is impossible."""
+def _moved(order: Order, prepared: Prepared) -> list[Placed]:
+    from launcher.appconfig import place  # noqa: PLC0415  only templates need it
+
+    placed, problems = place.move(prepared.staged)
+    if problems:
+        failed = prepared._replace(problems=tuple(problems))
+        refuse(order, Exit.CONFIG, failed.reason(), _detail(failed))
+    return placed
+
+
+def say(order: Order, message: bytes, descriptor: int = -1) -> None:
+    """
+    Send to the supervisor.
+
+    Raises:
+        _Unheard: that is impossible.
+    """
+    packed = descriptor.to_bytes(4, sys.byteorder, signed=True)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)] if descriptor >= 0 else []
     try:
-        order.channel.send(message)
+        order.channel.sendmsg([message], ancillary)
+        if descriptor >= 0:
+            os.close(descriptor)
     except ConnectionError:
-        leave(0)  # nobody is interested any more
+        raise _Unheard(Exit.DONE) from None  # nobody is interested any more
     except OSError as error:
         is_closed = error.errno in (errno.EBADF, errno.ENOTSOCK)
         why = "the app closed descriptors that it did not open" if is_closed else error.strerror
         print(f"cannot speak to the supervisor: {why}", file=sys.stderr)
-        leave(Exit.SOFTWARE if is_closed else Exit.OS_ERROR)
+        raise _Unheard(Exit.SOFTWARE if is_closed else Exit.OS_ERROR) from None
 
 
-def _serve(order: Order) -> Birth:
+def _serve(order: Order, files: Files) -> Birth:
     """Do what the supervisor orders; returns only in a new worker."""
     readable = select.poll()
     readable.register(order.channel, select.POLLIN)
@@ -96,9 +184,13 @@ def _serve(order: Order) -> Birth:
             message, descriptors = receive(order.channel)
         birth = _spawn(order, spawns) if spawns else None
         if birth:
+            files.close()
             return birth
         if message is None or message.verb == "end":
+            files.end()
             leave(0)
+        if message.verb == "committed":
+            files.confirm()
         if message.verb == "close-listeners":
             for index in range(len(order.listener_names)):
                 _close(FIRST_LISTENER + index)  # the app may have closed it

@@ -17,7 +17,7 @@ from launcher.lean_posix import signal, socket
 from launcher.supervisor import actions as do
 from launcher.supervisor import children, interpreter, notify
 from launcher.supervisor import events as on
-from launcher.supervisor.children import Child, send_signal
+from launcher.supervisor.children import Child, Inputs, send_signal
 from launcher.supervisor.forward import Lines
 
 TYPE_CHECKING = False
@@ -38,11 +38,13 @@ class Births:
         "_children",
         "_free_places",
         "_handoff",
+        "_inputs",
         "_journal",
         "_last_place",
         "_newborn",
         "_page",
         "_page_fd",
+        "_ready",
         "_watcher",
     )
 
@@ -57,6 +59,8 @@ class Births:
         self._newborn = handoff.zygote  # started by the command line; the first one to be ordered
         self._free_places: list[int] = []
         self._last_place = -1
+        self._inputs: dict[int, Inputs] = {}  # by generation
+        self._ready = (0, 0)  # the two generations that had a ready worker last
 
     def without_listeners(self) -> None:
         """Give no listening socket to anybody any more."""
@@ -67,9 +71,11 @@ class Births:
 
         def bear(child: Child, _: list[int]) -> None:
             newborn, self._newborn = self._newborn, None
-            self._take(child, newborn or interpreter.start(self._handoff, order.generation, os.environ))
+            if newborn is None:
+                newborn = interpreter.start(self._handoff, order.generation, os.environ, inputs=child.inputs.fd)
+            self._take(child, newborn)
 
-        return self._bear(Child(order.ticket, is_zygote=True), bear)
+        return self._bear(self._child(order, is_zygote=True), bear)
 
     def fork_worker(self, order: do.ForkWorker | do.Park) -> list[on.Event]:
         """Order a worker, or a spare, from a zygote."""
@@ -87,18 +93,31 @@ class Births:
             self._add_belongings(child, given)
             self._send_spawn(zygote.channel, order, child, given)
 
-        return self._bear(Child(order.ticket, is_zygote=False), bear)
+        return self._bear(self._child(order, is_zygote=False), bear)
 
     def exec_worker(self, order: do.ExecWorker) -> list[on.Event]:
         """Start a worker as a fresh interpreter that imports for itself."""
 
         def bear(child: Child, given: list[int]) -> None:
-            newborn = interpreter.start(self._handoff, order.generation, os.environ, is_worker=True)
+            newborn = interpreter.start(
+                self._handoff, order.generation, os.environ, is_worker=True, inputs=child.inputs.fd
+            )
             channel = self._take(child, newborn)
             self._add_belongings(child, given)
             self._send_spawn(channel, order, child, given)
 
-        return self._bear(Child(order.ticket, is_zygote=False), bear)
+        return self._bear(self._child(order, is_zygote=False), bear)
+
+    def _child(self, order: do.StartZygote | do.ForkWorker | do.Park | do.ExecWorker, *, is_zygote: bool) -> Child:
+        inputs = self._inputs.setdefault(order.generation, Inputs())
+        return Child(order.ticket, order.generation, inputs, is_zygote=is_zygote)
+
+    def _drop_inputs(self) -> None:
+        """Close what was kept for generations that are over."""
+        # None of its processes may be alive, and yet it serves; or it is the one that a failure would go back to.
+        alive = {*self._ready, *(child.generation for child in self._children.values())}
+        for generation in self._inputs.keys() - alive:
+            self._inputs.pop(generation).close()
 
     def _bear(self, child: Child, bear: Callable[[Child, list[int]], None]) -> list[on.Event]:
         """
@@ -172,6 +191,8 @@ class Births:
         for event in events:
             if isinstance(event, on.Started | on.Hello) and event.ticket in self._children:
                 self._children[event.ticket].pid = event.pid
+            if isinstance(event, on.Entered | on.BecameReady) and child.generation not in self._ready:
+                self._ready = (*self._ready[1:], child.generation)
         if on.ChannelClosed(child.ticket) in events:
             # Its end is readable for ever, and the process may live on for long: an app that closed it, or an exec.
             self._watcher.forget(channel.fileno())
@@ -188,6 +209,7 @@ class Births:
         if child.place >= 0:
             self._free_places.append(child.place)
         child.close()
+        self._drop_inputs()
 
     def beat(self, child: Child) -> float:
         """Return what stands on a worker's place of the heartbeat page."""

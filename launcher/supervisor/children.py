@@ -8,6 +8,7 @@ address; and the one source of deaths.  Must never wait: everything here is non-
 from __future__ import annotations
 
 import os
+import sys
 
 from launcher import protocol
 from launcher.lean_posix import socket
@@ -23,13 +24,47 @@ if TYPE_CHECKING:
 AT_ONCE = 64  # messages of one process: the others must not wait for one that never stops talking
 
 
+class Inputs:
+    """What a generation's configuration was loaded from: a sealed memfd for its later processes, never read here."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self) -> None:
+        self.fd = -1
+
+    def keep(self, fd: int) -> None:
+        """Keep what the generation's first process sent."""
+        self.close()
+        self.fd = fd
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
 class Child:
     """One process that was ordered, from the supervisor's side."""
 
-    __slots__ = ("channel", "is_armed", "is_zygote", "notify", "outputs", "pid", "place", "stacks", "ticket")
+    __slots__ = (
+        "channel",
+        "generation",
+        "inputs",
+        "is_armed",
+        "is_zygote",
+        "notify",
+        "outputs",
+        "pid",
+        "place",
+        "stacks",
+        "ticket",
+    )
 
-    def __init__(self, ticket: int, *, is_zygote: bool) -> None:
+    def __init__(self, ticket: int, generation: int, inputs: Inputs, *, is_zygote: bool) -> None:
         self.ticket = ticket
+        self.generation = generation
+        self.inputs = inputs  # the same one for all processes of a generation
         self.is_zygote = is_zygote
         self.pid = 0
         self.channel: socket.socket | None = None
@@ -83,7 +118,11 @@ def listen(child: Child) -> list[on.Event]:
     events: list[on.Event] = []
     while child.channel is not None and len(events) < AT_ONCE:
         try:
-            datagram = child.channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
+            datagram, descriptors = _receive(child.channel)
+            if descriptors and child.is_zygote and child.inputs.fd < 0:
+                child.inputs.keep(descriptors.pop())
+            for fd in descriptors:
+                os.close(fd)
             if not datagram:
                 events.append(on.ChannelClosed(child.ticket))
                 break
@@ -98,6 +137,15 @@ def listen(child: Child) -> list[on.Event]:
             events.append(on.ChannelClosed(child.ticket))
             break
     return events
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Take one message; all but one descriptor are thrown away by the kernel (unix(7): SCM_RIGHTS)."""
+    datagram, ancillary, _, _ = channel.recvmsg(
+        protocol.LARGEST, socket.CMSG_LEN(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    )
+    rights = [data for level, kind, data in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+    return datagram, [int.from_bytes(data[:4], sys.byteorder) for data in rights if len(data) >= 4]  # noqa: PLR2004
 
 
 def last_messages(known: dict[int, Child], dead: list[on.Event]) -> list[on.Event]:

@@ -26,9 +26,13 @@ CHANNEL = 3  # where a fresh interpreter finds it
 BOOT = "import sys; sys.path[:] = filter(None, sys.path); from launcher.runtime.start import main; main()"
 
 
-def start(handoff: Handoff, generation: int, environ: Mapping[str, str], *, is_worker: bool = False) -> Newborn:
+def start(
+    handoff: Handoff, generation: int, environ: Mapping[str, str], *, is_worker: bool = False, inputs: int = -1
+) -> Newborn:
     """
     Start an interpreter and tell it what to prepare; all descriptors are closed on exec.
+
+    `inputs` is the sealed memfd that the generation's first process returned, if it was prepared before.
 
     Raises:
         OSError: there is none; nothing of it is left.
@@ -42,7 +46,7 @@ def start(handoff: Handoff, generation: int, environ: Mapping[str, str], *, is_w
             kept.append(reading)
             given.append(writing)
         pid = _spawn(handoff, environ, given)
-        _send_prepare(kept[0], handoff, generation, is_worker=is_worker)
+        _send_prepare(kept[0], handoff, generation, is_worker=is_worker, inputs=inputs)
     except OSError:
         for fd in kept:
             os.close(fd)
@@ -92,7 +96,7 @@ def _spawn(handoff: Handoff, environ: Mapping[str, str], given: list[int]) -> in
         os.close(null)
 
 
-def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker: bool) -> None:
+def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker: bool, inputs: int) -> None:
     message = protocol.encode(
         "prepare",
         protocol=protocol.VERSION,
@@ -107,9 +111,16 @@ def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker:
         open_files=handoff.open_files,
         umask=handoff.umask,
         listeners=tuple(listener.name for listener in handoff.listeners),
+        config=handoff.config,
+        env_files=handoff.env_files,
+        secrets_dirs=handoff.secrets_dirs,
+        templates=handoff.templates,
+        template_check=handoff.template_check,
+        has_inputs=inputs >= 0,
     )
+    memfds = [handoff.environ_fd] if inputs < 0 else [handoff.environ_fd, inputs]
     sock = socket.socket(fileno=channel)
     try:
-        send(sock, message, [handoff.environ_fd, *(listener.fd for listener in handoff.listeners)])
+        send(sock, message, [*memfds, *(listener.fd for listener in handoff.listeners)])
     finally:
         sock.detach()

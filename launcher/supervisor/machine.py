@@ -274,6 +274,9 @@ class Machine(Staffing):
         if stop.stage is Stage.DRAIN and not is_anybody_left:
             stop.enter(Stage.SWEEP, now + GRACE)
             stop.orphans_left = -1
+            for pgid in self.processes.leftovers:
+                # A fork that died late was in its zygote's group at first: look again, not 5 s later.
+                self._order(do.SignalGroup(pgid, 0))
             self._order(do.SweepOrphans(signal.SIGKILL if stop.immediate else signal.SIGTERM))
         elif stop.stage is Stage.SWEEP and stop.deadline is not None and now >= stop.deadline:
             stop.enter(Stage.LAST_SWEEP, now + GRACE)

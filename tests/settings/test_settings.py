@@ -125,7 +125,7 @@ def test_an_explicit_restart_is_kept() -> None:
         ("name", "x" * 49, "is not a name"),
         ("bind", "localhost", "'localhost' is not an address. Write HOST:PORT"),
         ("stall-timeout", "soon", "'soon' is not a duration"),
-        ("env-file", "x", "not in this version. Leave it out"),
+        ("watch", "on", "not in this version. Leave it out"),
         ("daemon", "on", "not in this version"),
         ("introspect", "127.0.0.1:8900", "not in this version. Leave it out, or write off"),
         ("log", "syslog", "not in this version. Leave it out, or write stdout"),

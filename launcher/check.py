@@ -1,0 +1,310 @@
+"""
+What can be said of a configuration without a start: `--check-config`, `--show-config`, `--help-config`.
+
+Owns the examination: settings, the target and its configuration (by the code of a start), addresses, limits.
+Must never start a worker, keep an address, or leave anything on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from launcher import exec as launching
+from launcher import settings
+from launcher.addresses import UNIX
+from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
+from launcher.lean import NamedTuple
+from launcher.supervisor import listeners, unix_sockets
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from launcher.addresses import Address
+    from launcher.appconfig.load import Row
+    from launcher.runtime.prepare import Prepared, Wanted
+    from launcher.settings import Machine, Settings
+
+_TARGET = "MODULE:ATTRIBUTE"
+_NOWHERE = ("missing", "cannot be read", "not set")  # what a row's origin says of a value that is not there
+_IN_USE = "in use"  # how the sentence begins for an address that somebody serves
+
+# Who kills what has not stopped in time; the variable that shows that we are under it; and the default in seconds,
+# since neither tells a process how long it really waits.
+_BUDGETS = (
+    ("KUBERNETES_SERVICE_HOST", "Kubernetes", "terminationGracePeriodSeconds", 30.0),
+    ("INVOCATION_ID", "systemd", "TimeoutStopSec=", 90.0),
+)
+
+
+class Asked(NamedTuple):
+    """A command line and what belongs to it, as `settings.resolve` takes them."""
+
+    words: tuple[str, ...]
+    flags: Mapping[str, tuple[str, ...]]
+    environ: Mapping[str, str]
+    env_files: Mapping[str, str]
+    machine: Machine
+
+
+class Finding(NamedTuple):
+    """A problem or a note; `origin` is where the value came from, empty where that is not known."""
+
+    name: str
+    origin: str
+    reason: str
+    remedy: str
+
+
+class Report(NamedTuple):
+    """What was found; nothing in it is a secret's value."""
+
+    target: str
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    not_checked: tuple[str, ...]  # secrets, and the target if it cannot be imported without them
+    settings: tuple[settings.Row, ...]
+    variables: tuple[Row, ...]
+    traceback: str  # the app's, if its import failed
+
+
+def exit_code(report: Report) -> int:
+    """Return what the shell gets."""
+    return Exit.CONFIG if report.problems else Exit.DONE
+
+
+def step_aside() -> int:
+    """
+    Keep standard output for the answer: what the target prints there goes to standard error.
+
+    Returns:
+        The descriptor for the answer.
+    """
+    output = os.dup(1)
+    os.dup2(2, 1)
+    # As at a start: a target that reads must not wait for somebody at a terminal.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    return output
+
+
+def judge(asked: Asked) -> Report:
+    """
+    Look at everything that a start would need, and find all that is wrong with it.
+
+    Raises:
+        UsageError: no target is named.
+    """
+    if not asked.words:
+        raise UsageError(Problem(_TARGET, "missing", "For example: prod-run --check-config shop.web:main"))
+    chosen, problems = _resolve(asked)
+    inherited = listeners.activated(os.environ, os.getpid())
+    try:
+        _enter(chosen)
+    except UnavailableError as error:  # nothing can be found from there
+        return _report(asked, chosen, None, (*problems, *error.problems), ())
+    notes = _beyond_budget(chosen, os.environ)
+    wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
+    prepared = _prepare(wanted) if chosen.target else None
+    for problem in _unusable(chosen.bind, inherited):
+        is_by_another = problem.reason.startswith(_IN_USE) and f"(PID {os.getpid()})" not in problem.reason
+        (notes if is_by_another else problems).append(problem)
+    return _report(asked, chosen, prepared, problems, notes)
+
+
+def show(asked: Asked) -> Report:
+    """
+    Look at the settings and, if a target is named, at its variables.
+
+    Raises:
+        UsageError, ConfigError: a setting is wrong.
+        UnavailableError: the directory of --chdir cannot be entered.
+    """
+    chosen = settings.resolve(asked.words, asked.flags, asked.environ, asked.machine, env_files=asked.env_files)
+    if not chosen.target:
+        return _report(asked, chosen, None, (), ())
+    _enter(chosen)
+    prepared = _prepare(_wanted(chosen)._replace(templates=(), template_check=""))
+    return _report(asked, chosen, prepared, (), ())
+
+
+def describe(asked: Asked, form: str) -> str:
+    """
+    Describe the variables of the target, or of the class of --config.
+
+    Raises:
+        LauncherError: there is no such class, or it cannot be imported.
+    """
+    chosen = settings.resolve(asked.words, asked.flags, asked.environ, asked.machine, env_files=asked.env_files)
+    if not (chosen.target or chosen.config):
+        raise UsageError(Problem(_TARGET, "missing", "For example: prod-run --help-config shop.web:main"))
+    _enter(chosen)
+    cls = _declared(chosen)
+    from launcher.appconfig.describe import FORMS  # noqa: PLC0415  attrs and environ, which the target has loaded
+
+    return FORMS[form](cls)
+
+
+def _resolve(asked: Asked) -> tuple[Settings, list[Problem]]:
+    """Resolve what can be, and list what is wrong with the rest."""
+    try:
+        return settings.resolve(*asked[:3], asked.machine, env_files=asked.env_files), []
+    except LauncherError as error:
+        problems = list(error.problems)
+    wrong = {problem.name.partition(" ")[0] for problem in problems}  # without the line of the env file
+    words = () if _TARGET in wrong else asked.words
+    flags = {name: texts for name, texts in asked.flags.items() if f"--{name}" not in wrong}
+    environ = {name: value for name, value in asked.environ.items() if name not in wrong}
+    return settings.resolve(words, flags, environ, asked.machine, env_files=asked.env_files), problems
+
+
+def _enter(chosen: Settings) -> None:
+    """Go where a zygote would be, with what it would have."""
+    from launcher.runtime.prepare import is_ours  # noqa: PLC0415  before the target's directory leads sys.path
+
+    launching.enter(chosen, os.environ, sys.argv[0])
+    for name in filter(is_ours, list(os.environ)):
+        del os.environ[name]
+    # The script's own directory stands there now, unless Python was told to be safe (-P).
+    sys.path[: 0 if sys.flags.safe_path else 1] = [os.getcwd()]
+    sys.argv[:] = [chosen.target, *chosen.arguments]
+
+
+def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
+    from launcher.runtime.prepare import Wanted, secrets_dirs  # noqa: PLC0415
+
+    return Wanted(
+        target=chosen.target,
+        interface=chosen.interface,
+        config=chosen.config,
+        env_files=chosen.env_files,
+        secrets_dirs=secrets_dirs(chosen.secrets_dirs),
+        templates=chosen.templates,
+        template_check=chosen.template_check,
+        without_secrets=is_without_secrets,
+    )
+
+
+def _prepare(wanted: Wanted) -> Prepared:
+    """Prepare a generation, and take back what that laid beside the places of templates."""
+    from launcher.runtime.prepare import prepare  # noqa: PLC0415
+
+    prepared = prepare(wanted)
+    if prepared.staged:
+        from launcher.appconfig import place  # noqa: PLC0415
+
+        place.discard(prepared.staged)
+    return prepared
+
+
+def _declared(chosen: Settings) -> type:
+    from launcher.runtime import load  # noqa: PLC0415
+
+    if chosen.config:
+        found: object = load.find(chosen.config)
+    else:
+        function = load.load(chosen.target, chosen.interface).function
+        from launcher.appconfig.annotations import find_class  # noqa: PLC0415  inspect and typing
+
+        found = find_class(function)
+    from launcher.appconfig.schema import is_declaration  # noqa: PLC0415  attrs and environ
+
+    if not is_declaration(found):
+        reason = "is no environ-config class" if chosen.config else "names no environ-config class in its annotations"
+        remedy = "Write --config MODULE:CLASS with a class made by @environ.config"
+        raise ConfigError(Problem(chosen.config or chosen.target, reason, remedy))
+    assert isinstance(found, type)  # noqa: S101  a declaration is one
+    return found
+
+
+def _unusable(places: tuple[Address, ...], inherited: tuple[listeners.Inherited, ...]) -> list[Problem]:
+    """Listen at every address for a moment, and say where that cannot be done."""
+    problems: list[Problem] = []
+    found: list[Address] = []
+    paths = [place.path for place in places]
+    for place in places:
+        try:
+            found += _beside(place, paths.index(place.path)) if place.kind == UNIX else listeners.resolve((place,))
+        except UnavailableError as error:
+            problems += error.problems
+    try:
+        for listener in listeners.open_all(tuple(found), inherited):
+            listeners.close(listener)
+    except UnavailableError as error:
+        problems += error.problems
+    return problems
+
+
+def _beside(place: Address, number: int) -> tuple[Address, ...]:
+    """
+    Have a unix socket made beside its place: what is there, a dead socket for one, is left alone.
+
+    Its name is at least as long as the real one, since the kernel counts; `number` is its own, or that of the first
+    with the same path.
+
+    Raises:
+        UnavailableError: something is there that a start would not replace.
+    """
+    folder, name = os.path.split(os.path.join(os.getcwd(), place.path))
+    try:
+        unix_sockets._refuse_if_taken(place, os.path.join(folder, name))
+    except OSError:
+        pass  # the directory is not what it should be, which bind(2) will say
+    return (place._replace(path=os.path.join(folder, f".{os.getpid()}-{number}".ljust(len(name), "-"))),)
+
+
+def _beyond_budget(chosen: Settings, environ: Mapping[str, str]) -> list[Problem]:
+    """Say whether draining may take longer than whoever stops us waits for."""
+    seconds = chosen.drain_delay + chosen.drain_timeout
+    return [
+        Problem(
+            "--drain-timeout",
+            f"with --drain-delay up to {seconds:g} s pass before a stop, and {who} kills everything after {limit:g} s, "
+            f"unless its {name} says otherwise",
+            f"Make {name} longer than {seconds:g} s, or --drain-timeout shorter",
+        )
+        for variable, who, name, limit in _BUDGETS
+        if variable in environ and seconds >= limit
+    ]
+
+
+def _report(
+    asked: Asked, chosen: Settings, prepared: Prepared | None, problems: Iterable[Problem], notes: Iterable[Problem]
+) -> Report:
+    rows = tuple(row for loaded in prepared.loads for row in loaded.rows) if prepared else ()
+    origins = {row.name: row.origin for row in rows if row.origin not in _NOWHERE}
+    bind = next(row.origin for row in chosen.rows if row.name == "bind")
+    origins |= {place.text: bind for place in chosen.bind}
+    has_secrets = prepared and any(loaded.secrets for loaded in prepared.loads)
+    mask = prepared.redactor.mask if prepared and has_secrets else str
+
+    def found(problem: Problem) -> Finding:
+        name, reason, remedy = (mask(text) for text in problem)
+        return Finding(name, origins.get(problem.name) or _origin(problem.name), reason, remedy)
+
+    return Report(
+        asked.words[0] if asked.words else "",
+        tuple(map(found, (*problems, *(prepared.problems if prepared else ())))),
+        tuple(map(found, (*notes, *(prepared.warnings if prepared else ())))),
+        _not_checked(prepared, chosen.target) if prepared else (),
+        tuple(row._replace(value=mask(row.value)) for row in chosen.rows),
+        rows,
+        mask(prepared.detail) if prepared else "",
+    )
+
+
+def _not_checked(prepared: Prepared, target: str) -> tuple[str, ...]:
+    # A module that asks for its configuration while it is imported comes no further without its secrets.
+    is_half_imported = prepared.target is None and not prepared.problems
+    return (*prepared.not_checked, target) if is_half_imported else prepared.not_checked
+
+
+def _origin(name: str) -> str:
+    """Say where a setting with a problem came from."""
+    if name.startswith("--") or name == _TARGET:
+        return "command line"
+    name, _, place = name.partition(" (")
+    if name.startswith("PROD_RUN_"):
+        return place.rstrip(")") or "environment"
+    return ""

@@ -102,6 +102,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             secrets_dirs=settings.secrets_dirs,
             templates=settings.templates,
             template_check=settings.template_check,
+            watch=settings.watch,
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))

@@ -76,6 +76,7 @@ class Handoff(NamedTuple):
     secrets_dirs: tuple[str, ...] = ()  # empty: the platform's
     templates: tuple[str, ...] = ()  # as written
     template_check: str = ""  # as written; empty: none
+    watch: bool = False
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
@@ -131,6 +132,7 @@ def decode(data: bytes) -> Handoff:
         secrets_dirs=message.texts("secrets_dirs"),
         templates=message.texts("templates"),
         template_check=message.text("template_check"),
+        watch=message.flag("watch"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 

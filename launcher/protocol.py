@@ -5,7 +5,7 @@ Owns the encoding of one message as one datagram: lines of `key=value`, as in sd
 of which is the verb.  Must never send or receive: bytes in, values out, and the reverse.
 
 supervisor → zygote    prepare · spawn · committed · close-listeners · end
-zygote → supervisor    prepared · refused · spawned · spawn-failed
+zygote → supervisor    prepared · refused · spawned · spawn-failed · changed
 supervisor → worker    go · serve · stop
 worker → supervisor    hello · armed · entered · ready · stopped-accepting · status
 """

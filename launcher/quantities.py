@@ -81,6 +81,13 @@ def duration_or_off(text: str) -> float:
     return 0.0 if text == "off" else positive_duration(text)
 
 
+def switch(text: str) -> str:
+    """Read what a switch's variable says: `on` or `off`, and what people write for these."""
+    if text not in ON + OFF:
+        raise BadValueError(text, "is neither on nor off", "Write on or off")
+    return "on" if text in ON else "off"
+
+
 def size_or_off(text: str) -> int:
     """Read a size in bytes; `off` is 0."""
     return 0 if text == "off" else size(text)

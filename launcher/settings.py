@@ -66,6 +66,7 @@ class Settings(NamedTuple):
     secrets_dirs: tuple[str, ...]  # empty: the platform's
     templates: tuple[str, ...]  # as written
     template_check: str  # as written; empty: none
+    watch: bool
     rows: tuple[Row, ...]
 
 
@@ -252,7 +253,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
     }
     values = {name: _value(name, given) if name in given else made[0] for name, made in computed.items()}
     workers = count or machine.count_cpus()
-    rows = [_row(setting, given, computed) for setting in BUILT if setting.form]
+    rows = [_row(setting, given, computed) for setting in BUILT]
     if not count:
         rows[0] = rows[0]._replace(value=f"{workers} (auto)")
     return Settings(
@@ -280,6 +281,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         secrets_dirs=_texts("secrets-dir", given),
         templates=_texts("template", given),
         template_check=str(_value("template-check", given)),
+        watch=_value("watch", given) == "on",
         rows=tuple(rows),
     )
 

@@ -243,6 +243,13 @@ BUILT: tuple[Setting, ...] = (
         read=_check_command,
         default_words="none",
     ),
+    Setting(
+        "watch",
+        "",
+        "off",
+        "reload when a secret, an env file or a template changed",
+        read=quantities.switch,
+    ),
 )
 
 MODES: tuple[Setting, ...] = (
@@ -259,7 +266,6 @@ MODES: tuple[Setting, ...] = (
 
 LATER: tuple[Setting, ...] = (
     _later("factory", "", "the target is called once and returns what is to be run", "off"),
-    _later("watch", "", "reload when a secret, env file or template input changed", "off"),
     _later("log", "stdout|syslog[:URL]", "where log lines go", "stdout", ("stdout",)),
     _later("log-format", "console|logfmt|json", "what log lines look like", "console on a terminal, else logfmt"),
     _later("introspect", "HOST:PORT|unix:PATH|off", "probes, metrics and the status page", "off", ("off",)),

@@ -64,6 +64,7 @@ class Prepared(NamedTuple):
     private: tuple[str, ...]  # those of this generation alone
     files: str  # digest of the loaded module files
     snapshot: Snapshot | None  # None: nothing was loaded from anywhere
+    reads: tuple[str, ...] = ()  # files that templates were made of, and the templates
     suspected: tuple[Loaded, ...] = ()  # of an import that failed: what it might have declared
 
     @property
@@ -298,7 +299,8 @@ def _with_templates(wanted: Wanted, found: _Findings, done: Prepared, *, is_brok
             is_certain=not (found.config_problems or found.target_problems),
         )
         found.add(made.problems)
-        done = done._replace(staged=made.staged, templates=made.paths, private=made.private)
+        done = done._replace(staged=made.staged, templates=made.paths, private=made.private, reads=made.reads)
+    done = done._replace(reads=(*done.reads, *(os.path.abspath(item.source) for item in templates)))
     for item in templates:
         os.environ[item.variable] = done.templates[item.name]
     return done

@@ -27,6 +27,7 @@ class Made(NamedTuple):
     staged: tuple[Staged, ...]
     paths: Mapping[str, str]  # by the names of the templates
     private: tuple[str, ...]  # those of this generation alone
+    reads: tuple[str, ...]  # files that they were made of
     problems: tuple[Problem, ...]
 
 
@@ -108,7 +109,8 @@ def make(
         staged = []
     paths = {template.name: item.path for template, item in zip(chosen, rendered, strict=True)}
     private = tuple(item.path for item in rendered if item.template.is_private)
-    return Made(tuple(staged), paths, private, tuple(problems))
+    reads = tuple(path for item in rendered for path in item.reads)
+    return Made(tuple(staged), paths, private, reads, tuple(problems))
 
 
 def _unknown_values(loads: tuple[Loaded, ...]) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Order(NamedTuple):
     is_worker: bool
     listener_names: tuple[str, ...]  # in the order of their descriptors, from FIRST_LISTENER
     wanted: Wanted
+    watch: bool
     inputs: bytes  # of a snapshot, if the generation was prepared before; empty otherwise
 
 
@@ -135,6 +136,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         message.flag("is_worker"),
         message.texts("listeners"),
         _wanted(message),
+        message.flag("watch"),
         b"",
     )
     spoken = message.number("protocol")

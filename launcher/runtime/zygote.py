@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from launcher.appconfig.place import Placed
     from launcher.runtime.prepare import Prepared
+    from launcher.runtime.watching import Watched
 
     Spawn = tuple[protocol.Message, list[int]]
 
@@ -40,7 +41,7 @@ def run(order: Order) -> NoReturn:
     try:
         prepared = prepare(order, files)
         titles.show(order.name, f"zygote] generation {order.generation}")
-        birth = _serve(order, files)
+        birth = _serve(order, prepared, files)
     except _Unheard as unheard:
         files.end()
         leave(unheard.code)
@@ -115,7 +116,7 @@ def prepare(order: Order, files: Files) -> Prepared:
         takes_worker=bool(target.worker_parameter),
         files=prepared.files,
         unforkable=sendable(", ".join(found), 2000),
-        keeps_templates=bool(prepared.templates),
+        zygote_stays=bool(prepared.templates) or order.watch,
     )
     forkable.freeze()
     if prepared.staged:
@@ -170,30 +171,78 @@ def say(order: Order, message: bytes, descriptor: int = -1) -> None:
         raise _Unheard(Exit.SOFTWARE if is_closed else Exit.OS_ERROR) from None
 
 
-def _serve(order: Order, files: Files) -> Birth:
+def _serve(order: Order, prepared: Prepared, files: Files) -> Birth:
     """Do what the supervisor orders; returns only in a new worker."""
     readable = select.poll()
     readable.register(order.channel, select.POLLIN)
+    watched: Watched | None = None
     while True:
-        spawns: list[Spawn] = []
-        message, descriptors = receive(order.channel)
-        while message is not None and message.verb == "spawn":
-            spawns.append((message, descriptors))
-            if len(spawns) == AT_ONCE or not readable.poll(0):
-                break
-            message, descriptors = receive(order.channel)
+        watched = _mind(order, watched) if watched else None
+        spawns, message = _take_orders(order, readable)
         birth = _spawn(order, spawns) if spawns else None
         if birth:
             files.close()
+            if watched:
+                watched.close()
             return birth
         if message is None or message.verb == "end":
             files.end()
             leave(0)
         if message.verb == "committed":
             files.confirm()
+            watched = watched or (_watch(order, prepared) if order.watch else None)
         if message.verb == "close-listeners":
             for index in range(len(order.listener_names)):
                 _close(FIRST_LISTENER + index)  # the app may have closed it
+
+
+def _take_orders(order: Order, readable: select.poll) -> tuple[list[Spawn], protocol.Message | None]:
+    """Wait for an order; return the workers that are ordered by now, and the last message."""
+    spawns: list[Spawn] = []
+    message, descriptors = receive(order.channel)
+    while message is not None and message.verb == "spawn":
+        spawns.append((message, descriptors))
+        if len(spawns) == AT_ONCE or not readable.poll(0):
+            break
+        message, descriptors = receive(order.channel)
+    return spawns, message
+
+
+def _mind(order: Order, watched: Watched) -> Watched | None:
+    """Pass on what changed until the supervisor says something; None if nobody watches any more."""
+    while not _is_addressed(order, watched):
+        paths = watched.read()
+        if paths is None:
+            print("the process of --watch ended: nothing is watched until the next reload", file=sys.stderr)
+            watched.close()
+            return None
+        if paths:
+            say(order, protocol.encode("changed", paths=sendable(", ".join(paths), 2000)))
+    return watched
+
+
+def _is_addressed(order: Order, watched: Watched) -> bool:
+    """Wait for the supervisor or for what is watched; say whether it is the supervisor."""
+    either = select.poll()
+    either.register(order.channel, select.POLLIN)
+    either.register(watched, select.POLLIN)
+    return any(fd == order.channel.fileno() for fd, _ in either.poll())
+
+
+def _watch(order: Order, prepared: Prepared) -> Watched | None:
+    """Look from now on, as the generation that serves, at what it was made of."""
+    from launcher.runtime import watching  # noqa: PLC0415  only --watch needs it
+
+    known = prepared.snapshot.files if prepared.snapshot else {}
+    paths = (*known, *prepared.reads)
+    if not paths:
+        print("--watch: there is no env file, secret file or template to watch", file=sys.stderr)
+        return None
+    try:
+        return watching.start(order, paths, known)
+    except OSError as error:
+        print(f"--watch: nothing is watched until the next reload: {error.strerror}", file=sys.stderr)
+        return None
 
 
 def _spawn(order: Order, spawns: list[Spawn]) -> Birth | None:

@@ -12,6 +12,7 @@ import sys
 
 from launcher import protocol
 from launcher.lean_posix import socket
+from launcher.signals import Ask
 from launcher.supervisor import events as on
 
 TYPE_CHECKING = False
@@ -232,10 +233,11 @@ def _translate(ticket: int, message: protocol.Message) -> on.Event:
 
 _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
     "prepared": lambda t, m: on.Prepared(
-        t, m.flag("takes_worker"), m.text("files"), m.text("unforkable"), m.texts("keeps_templates") == ("1",)
+        t, m.flag("takes_worker"), m.text("files"), m.text("unforkable"), m.texts("zygote_stays") == ("1",)
     ),
     "refused": lambda t, m: on.Refused(t, m.number("code"), m.text("reason"), m.text("detail")),
     "spawned": lambda _, m: on.Started(m.number("ticket"), m.number("pid")),
+    "changed": lambda _, m: on.Asked(Ask.RELOAD, f"--watch: {m.text('paths')}"),
     "spawn-failed": lambda _, m: on.StartFailed(m.number("ticket"), m.text("reason")),
     "hello": lambda t, m: on.Hello(t, m.number("pid")),
     "entered": lambda t, _: on.Entered(t),

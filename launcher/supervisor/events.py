@@ -62,7 +62,7 @@ class Prepared(NamedTuple):
     takes_worker: bool  # the target calls ready() itself and can be held back
     files: str  # digest of the loaded module files: path, size, mtime
     unforkable: str = ""  # what forbids to fork from it, in words; empty if nothing does
-    keeps_templates: bool = False  # it moved files into place, and puts them back if it ends unconfirmed
+    zygote_stays: bool = False  # it keeps templates, or watches files, also where it forks nothing
 
 
 class Refused(NamedTuple):

@@ -142,7 +142,6 @@ class Generation:
         "files",
         "has_served",
         "imports_anew",
-        "keeps_templates",
         "number",
         "origin",
         "phase",
@@ -153,6 +152,7 @@ class Generation:
         "unrespawnable",
         "workers",
         "zygote",
+        "zygote_stays",
     )
 
     def __init__(self, number: int, origin: str, now: float) -> None:
@@ -163,7 +163,7 @@ class Generation:
         self.zygote: Process | None = None
         self.spare: Process | None = None  # forked ahead: becomes a worker the moment one dies
         self.imports_anew = False  # no preload: every worker imports for itself
-        self.keeps_templates = False  # its zygote is needed for more than forking
+        self.zygote_stays = False  # its zygote is needed for more than forking
         self.takes_worker = True
         self.has_served = False  # a client may have seen it
         self.files = ""

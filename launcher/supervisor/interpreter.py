@@ -116,6 +116,7 @@ def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker:
         secrets_dirs=handoff.secrets_dirs,
         templates=handoff.templates,
         template_check=handoff.template_check,
+        watch=handoff.watch,
         has_inputs=inputs >= 0,
     )
     memfds = [handoff.environ_fd] if inputs < 0 else [handoff.environ_fd, inputs]

@@ -160,12 +160,14 @@ class Records:
         if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
             if facts.files == generation.files:
                 self._log("info", "replaced zygote", generation=generation.number, pid=zygote.pid)
+                if generation.phase is Phase.COMMITTED:
+                    self._order(do.Confirm(zygote.ticket))
                 return
             self._cannot_respawn(generation, "code on disk differs")
             return
         generation.files = facts.files
         generation.takes_worker = facts.takes_worker
-        generation.keeps_templates = facts.keeps_templates
+        generation.zygote_stays = facts.zygote_stays
         generation.phase = Phase.FILLING
         if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
             generation.imports_anew = True

@@ -87,7 +87,7 @@ class Staffing(Records):
                 self._log("info", "retired", generation=generation.number)
 
     def _needs_zygote(self, generation: Generation) -> bool:
-        done = generation.imports_anew and not generation.keeps_templates
+        done = generation.imports_anew and not generation.zygote_stays
         if generation.phase is not Phase.PREPARING and (done or generation.unrespawnable):
             return False
         if generation.present():

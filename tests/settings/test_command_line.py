@@ -84,11 +84,11 @@ def test_a_wrong_command_line_is_a_sentence_and_exit_2(program: Program, argv: l
 
 def test_a_wrong_variable_is_a_sentence_and_exit_78(program: Program) -> None:
     """So that a service manager can tell a bad configuration from a bad day."""
-    answer = program.run(TARGET, environ={"PROD_RUN_WROKERS": "2", "PROD_RUN_WATCH": "on"})
+    answer = program.run(TARGET, environ={"PROD_RUN_WROKERS": "2", "PROD_RUN_DAEMON": "on"})
 
     assert answer.code == 78
     assert "PROD_RUN_WROKERS  there is no such setting. Did you mean PROD_RUN_WORKERS?" in answer.err
-    assert "PROD_RUN_WATCH    not in this version" in answer.err
+    assert "PROD_RUN_DAEMON   not in this version" in answer.err
 
 
 def test_a_directory_that_cannot_be_entered_is_exit_69(program: Program, tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_an_explicit_restart_is_kept() -> None:
         ("name", "x" * 49, "is not a name"),
         ("bind", "localhost", "'localhost' is not an address. Write HOST:PORT"),
         ("stall-timeout", "soon", "'soon' is not a duration"),
-        ("watch", "on", "not in this version. Leave it out"),
+        ("watch", "perhaps", "'perhaps' is neither on nor off. Write on or off"),
         ("daemon", "on", "not in this version"),
         ("introspect", "127.0.0.1:8900", "not in this version. Leave it out, or write off"),
         ("log", "syslog", "not in this version. Leave it out, or write stdout"),
@@ -170,14 +170,14 @@ def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(
             ("shop",),
-            {"workers": ("-3",), "bind": ("nowhere",), "watch": ("on",)},
+            {"workers": ("-3",), "bind": ("nowhere",), "daemon": ("on",)},
             {"PROD_RUN_BOOT_TIMEOUT": "soon", "PROD_RUN_WORKRES": "4"},
             MACHINE,
         )
 
     names = [problem.name for problem in caught.value.problems]
     assert names == [
-        "--workers", "--bind", "--watch", "MODULE:ATTRIBUTE", "PROD_RUN_BOOT_TIMEOUT", "PROD_RUN_WORKRES",
+        "--workers", "--bind", "--daemon", "MODULE:ATTRIBUTE", "PROD_RUN_BOOT_TIMEOUT", "PROD_RUN_WORKRES",
     ]  # fmt: skip
 
 

@@ -69,10 +69,7 @@ class Promises(Witness):
                 self._look_at_reason(proc, reason)
                 self.told[proc.ticket] = (now, reason)
             case do.Confirm() if proc:
-                there = self.serving(proc.generation) + self.done_in(proc.generation)
-                promise(self.is_good(proc.generation), "only who serves is confirmed", proc)
-                promise(there >= self.wanted, "a generation is confirmed when there is no way back", proc, there)
-                promise(ticket not in self.told, "nobody is confirmed who was told to end", proc)
+                self._look_at_confirm(proc)
             case do.EndZygote() if proc:
                 promise(ticket not in self.told, "no zygote is told to end twice", proc)
                 self.told[proc.ticket] = (now, "end")
@@ -91,6 +88,14 @@ class Promises(Witness):
             case do.Exit():
                 left = [p for p in self.kernel.procs.values() if self.exists(p) and p.ticket not in self.late]
                 promise(not left, "prod-run exits when all are reaped or reported", *left)
+
+    def _look_at_confirm(self, proc: Proc) -> None:
+        promise(self.is_good(proc.generation), "only who serves is confirmed", proc)
+        promise(proc.ticket not in self.told, "nobody is confirmed who was told to end", proc)
+        is_again = proc.generation in self.confirmed  # a zygote that replaces one
+        there = self.serving(proc.generation) + self.done_in(proc.generation)
+        promise(is_again or there >= self.wanted, "confirmed is who has no way back", proc, there)
+        self.confirmed.add(proc.generation)
 
     def _look_at_dismissal(self, proc: Proc, now: float) -> None:
         promise(proc.is_spare, "only a spare is dismissed", proc)

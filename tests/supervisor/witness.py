@@ -36,6 +36,7 @@ class Witness:
         self.announced: set[int] = set()  # generations
         self.hurt: list[Proc] = []  # told to go while it was open whether the new generation is good
         self.unrespawnable: set[int] = set()
+        self.confirmed: set[int] = set()  # generations
         self.served: dict[int, Proc] = {}  # by ticket
         self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
         self.killed: set[int] = set()  # tickets

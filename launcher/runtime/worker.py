@@ -105,6 +105,7 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
         # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
         worker, link = _settle(order, birth)
         worker.slot = _hear_of_slot(birth)
+        _say(birth, protocol.encode("armed"))  # from now on its stacks are of interest
     except OSError as error:
         print(f"the operating system refused: {error.strerror}", file=sys.stderr)
         leave(Exit.OS_ERROR)
@@ -118,8 +119,12 @@ def _say_hello(birth: Birth) -> None:
     for fd, place in ((birth.stdout, 1), (birth.stderr, 2)):
         os.dup2(fd, place)
         os.close(fd)
+    _say(birth, protocol.encode("hello", pid=os.getpid()))
+
+
+def _say(birth: Birth, message: bytes) -> None:
     try:
-        birth.channel.send(protocol.encode("hello", pid=os.getpid()))
+        birth.channel.send(message)
     except ConnectionError:
         os._exit(0)  # given up in the meantime
 
@@ -138,10 +143,6 @@ def _settle(order: Order, birth: Birth) -> tuple[Worker[Any], Link]:
         os.environ["LISTEN_PID"] = str(os.getpid())
     os.environ["NOTIFY_SOCKET"] = birth.notify_address
     _arm(birth.stacks)
-    try:
-        birth.channel.send(protocol.encode("armed"))
-    except ConnectionError:
-        os._exit(0)  # given up in the meantime
     page = mmap.mmap(birth.heartbeat, 0)
     os.close(birth.heartbeat)
     link = Link(

@@ -17,6 +17,7 @@ from launcher import runtime_directory
 from launcher.errors import Problem, SystemRefusedError, UnavailableError
 from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
+from launcher.logs.batch import Form
 from launcher.supervisor import interpreter, listeners
 
 TYPE_CHECKING = False
@@ -69,6 +70,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             tell(claim.note)
         open_files = raise_open_files()
         become_subreaper()
+        form = log_form(settings.log, settings.log_format, environ)
         environ_fd = sealed("prod-run-environ", caller_environment())
         handoff = Handoff(
             target=settings.target,
@@ -88,7 +90,12 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             control=control_path(settings.control, claim.directory, places.directory),
             notify_socket=environ.get("NOTIFY_SOCKET", ""),
             watchdog=watchdog(environ, os.getpid()),
+            log=settings.log,
+            log_kind=form.kind,
+            log_colour=form.colour,
+            log_priority=form.priority,
             log_level=settings.log_level,
+            log_capture=settings.log_capture,
             directory=places.directory,
             interpreter=places.interpreter,
             runtime_directory=claim.directory,
@@ -107,7 +114,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
         handoff_fd = sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
-        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[1:]) if fd >= 0), opened)
+        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0), opened)
         replace_program(handoff_fd, environ)
     except BaseException:
         for listener in opened:
@@ -209,6 +216,22 @@ def watchdog(environ: Mapping[str, str], pid: int) -> float:
         return 0.0
     text = environ.get("WATCHDOG_USEC", "")
     return int(text) / 1e6 if text.isdecimal() else 0.0
+
+
+def log_form(log: str, chosen: str, environ: Mapping[str, str]) -> Form:
+    """Say how log lines are to look; colours are for a terminal whose user did not refuse them (no-color.org)."""
+    if log != "stdout":
+        return Form(chosen if chosen in ("logfmt", "json") else "message")
+    is_terminal = os.isatty(1)
+    kind = chosen or ("console" if is_terminal else "logfmt")
+    colour = kind == "console" and is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    return Form(kind, colour, priority=_is_journal(1, environ.get("JOURNAL_STREAM", "")))
+
+
+def _is_journal(fd: int, stream: str) -> bool:
+    """Say whether this is the stream that systemd.exec(5) describes by $JOURNAL_STREAM: device:inode."""
+    found = os.fstat(fd)
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 def minimal_environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -37,9 +37,10 @@ class Newborn(NamedTuple):
     """A fresh interpreter that has its first order: its PID, and our ends of its channel and output."""
 
     pid: int
+    mark: int  # tells its log records from what it prints
     channel: int
-    stdout: int
-    stderr: int
+    stdout: int = -1  # -1: it has ours
+    stderr: int = -1
 
 
 class Handoff(NamedTuple):
@@ -77,6 +78,11 @@ class Handoff(NamedTuple):
     templates: tuple[str, ...] = ()  # as written
     template_check: str = ""  # as written; empty: none
     watch: bool = False
+    log: str = "stdout"  # or syslog[:URL], as written
+    log_kind: str = "logfmt"  # console | logfmt | json | message
+    log_colour: bool = False
+    log_priority: bool = False  # lines begin with <N>, sd-daemon(3)
+    log_capture: bool = True
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
@@ -133,6 +139,11 @@ def decode(data: bytes) -> Handoff:
         templates=message.texts("templates"),
         template_check=message.text("template_check"),
         watch=message.flag("watch"),
+        log=message.text("log"),
+        log_kind=message.text("log_kind"),
+        log_colour=message.flag("log_colour"),
+        log_priority=message.flag("log_priority"),
+        log_capture=message.flag("log_capture"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 

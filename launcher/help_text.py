@@ -35,14 +35,18 @@ _BOLD, _DIM, _PLAIN = "\033[1m", "\033[2m", "\033[0m"
 
 
 def short(width: int = 100) -> str:
-    """Write `--help`: the settings that are built."""
+    """Write `--help`: the settings that are built and often needed."""
+    usual = tuple(setting for setting in BUILT if not setting.is_rare)
     modes = ["Instead of a start:", *_options(MODES, width)]
-    return "\n".join([_USAGE, "Options:", *_options(BUILT, width), "", *modes, "", _NOTES.rstrip()])
+    return "\n".join([_USAGE, "Options:", *_options(usual, width), "", *modes, "", _NOTES.rstrip()])
 
 
 def full(width: int = 100) -> str:
-    """Write `--help-all`: every setting, those that are refused so far under their own heading."""
-    return "\n".join([short(width), "", "Not in this version:", *_options(LATER, width)])
+    """Write `--help-all`: every setting, also the seldom needed ones and those that are refused so far."""
+    rare = tuple(setting for setting in BUILT if setting.is_rare)
+    return "\n".join(
+        [short(width), "", "Seldom needed:", *_options(rare, width), "", "Not in this version:", *_options(LATER, width)]
+    )
 
 
 def show_config(rows: tuple[Row, ...], *, is_coloured: bool) -> str:

@@ -144,6 +144,14 @@ def one_of(*choices: str, later: tuple[str, ...] = ()) -> Callable[[str], str]:
     return read
 
 
+def assignment(text: str) -> str:
+    """Read `NAME=VALUE`; it stays a text, since it has to cross an exec."""
+    name, equals, _ = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise BadValueError(text, "is not NAME=VALUE", "Write it like timeout_keep_alive=30")
+    return text
+
+
 def instance_name(text: str) -> str:
     """Read a name: 1 to 48 letters, digits, dots, hyphens and underscores; it becomes a directory."""
     if not text or len(text) > LONGEST_NAME or not NAME_CHARACTERS.issuperset(text) or text in {".", ".."}:

@@ -57,7 +57,10 @@ class Settings(NamedTuple):
     control: str  # a path or `off`; empty: not given
     max_surge: int
     restart: str
+    log: str  # stdout, or syslog[:URL]
+    log_format: str  # console | logfmt | json; empty: by what stdout is
     log_level: str
+    log_capture: bool
     name: str
     is_name_explicit: bool
     chdir: str  # as written; empty: not given
@@ -67,6 +70,8 @@ class Settings(NamedTuple):
     templates: tuple[str, ...]  # as written
     template_check: str  # as written; empty: none
     watch: bool
+    is_factory: bool
+    server_options: tuple[str, ...]  # as written
     rows: tuple[Row, ...]
 
 
@@ -272,7 +277,10 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         control=str(values["control"]),
         max_surge=_number(values["max-surge"]),
         restart=str(values["restart"]),
+        log=str(_value("log", given)),
+        log_format=str(_value("log-format", given)),
         log_level=str(_value("log-level", given)),
+        log_capture=_value("no-log-capture", given) == "off",
         name=str(values["name"]),
         is_name_explicit="name" in given,
         chdir=str(values["chdir"]),
@@ -282,6 +290,8 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         templates=_texts("template", given),
         template_check=str(_value("template-check", given)),
         watch=_value("watch", given) == "on",
+        is_factory=_value("factory", given) == "on",
+        server_options=_texts("server-option", given),
         rows=tuple(rows),
     )
 

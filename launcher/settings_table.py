@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from launcher import addresses, quantities
 from launcher.lean import NamedTuple
+from launcher.logs import syslog_address
 from launcher.quantities import one_of
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ class Setting(NamedTuple):
     is_repeatable: bool = False
     has_variable: bool = True
     is_built: bool = True
+    is_rare: bool = False  # shown by --help-all only
     harmless: tuple[str, ...] = ()  # of one that is not built: the values that are true already
 
     @property
@@ -47,6 +49,13 @@ class Setting(NamedTuple):
     def variable(self) -> str:
         """The variable's name; empty if there is none."""
         return PREFIX + self.name.upper().replace("-", "_") if self.has_variable else ""
+
+
+def log_target(text: str) -> str:
+    """Read where log lines go; what is checked here is taken apart where they are sent."""
+    if text != "stdout":
+        syslog_address.parse(text)
+    return text
 
 
 def _later(name: str, form: str, meaning: str, default_words: str = "", harmless: tuple[str, ...] = ()) -> Setting:
@@ -101,10 +110,27 @@ BUILT: tuple[Setting, ...] = (
     ),
     Setting(
         "interface",
-        "auto|callable",
+        "auto|callable|wsgi|asgi",
         "auto",
         "what the target is; auto: by its signature",
-        read=one_of("auto", "callable", later=("wsgi", "asgi")),
+        read=one_of("auto", "callable", "wsgi", "asgi"),
+    ),
+    Setting(
+        "factory",
+        "",
+        "off",
+        "the target is called once, and returns what is to be run",
+        read=quantities.switch,
+    ),
+    Setting(
+        "server-option",
+        "NAME=VALUE",
+        "",
+        "an option of the HTTP server's library under its own name, such as timeout_keep_alive=30 of uvicorn; "
+        "server=NAME chooses the library; may be given several times, in the variable separated by blanks",
+        read=quantities.assignment,
+        default_words="none",
+        is_repeatable=True,
     ),
     Setting(
         "preload",
@@ -172,10 +198,25 @@ BUILT: tuple[Setting, ...] = (
         default_words="always if anything listens, else on-failure",
     ),
     Setting(
+        "log",
+        "stdout|syslog[:URL]",
+        "stdout",
+        "where log lines go: syslog, syslog:unix:/path, syslog:udp://host:514, syslog:tcp://host:601",
+        read=log_target,
+    ),
+    Setting(
+        "log-format",
+        "FORMAT",
+        "",
+        "console, logfmt or json",
+        read=one_of("console", "logfmt", "json"),
+        default_words="console on a terminal, else logfmt; to syslog the bare message",
+    ),
+    Setting(
         "log-level",
         "LEVEL",
         "info",
-        "debug, info, warning or error, for prod-run's own lines",
+        "debug, info, warning or error: for prod-run's own lines, and for an app that did not set up logging",
         read=one_of("debug", "info", "warning", "error"),
     ),
     Setting(
@@ -242,6 +283,15 @@ BUILT: tuple[Setting, ...] = (
         "run for each rendered file, which is {src}, before any is moved into place; no shell is used",
         read=_check_command,
         default_words="none",
+        is_rare=True,
+    ),
+    Setting(
+        "no-log-capture",
+        "",
+        "off",
+        "workers keep prod-run's own stdout and stderr: nothing is copied, and nobody knows which worker wrote a line",
+        read=quantities.switch,
+        is_rare=True,
     ),
     Setting(
         "watch",
@@ -265,9 +315,6 @@ MODES: tuple[Setting, ...] = (
 )
 
 LATER: tuple[Setting, ...] = (
-    _later("factory", "", "the target is called once and returns what is to be run", "off"),
-    _later("log", "stdout|syslog[:URL]", "where log lines go", "stdout", ("stdout",)),
-    _later("log-format", "console|logfmt|json", "what log lines look like", "console on a terminal, else logfmt"),
     _later("introspect", "HOST:PORT|unix:PATH|off", "probes, metrics and the status page", "off", ("off",)),
     _later("user", "NAME", "drop privileges to this user", "as started"),
     _later("group", "NAME", "drop privileges to this group", "as started"),
@@ -285,8 +332,6 @@ LATER: tuple[Setting, ...] = (
     _later("tls-cert", "PATH", "the certificate to serve", "none"),
     _later("tls-key", "PATH", "its key", "none"),
     _later("tls-client-ca", "PATH", "whose clients to admit", "none"),
-    _later("server-option", "NAME=VALUE", "passed on to the HTTP server", "none"),
-    _later("no-log-capture", "", "workers keep prod-run's own stdout and stderr", "off"),
     _later("introspect-token-file", "PATH", "who sends this token sees everything", "none"),
 )
 

@@ -19,8 +19,10 @@ _INDENT = "    "
 _COLOURS = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[1;31m"}
 _PLAIN = "\x1b[0m"
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONG = ("stderr",)  # facts of many lines, which a sentence for people does without
 _OWN_KEYS = ("time", "level", "event", "detail")
 _LARGEST_BMP = 0xFFFF
+_INFINITE = float("inf")  # JSON has no word for it
 
 
 class Record(NamedTuple):
@@ -74,6 +76,28 @@ def logfmt(record: Record) -> str:
     return " ".join(parts) + "\n"
 
 
+def json(record: Record, app: str) -> str:
+    """
+    Write a record as one JSON object: `message` is the event with its facts for people, then each by itself.
+
+    Returns:
+        One line, its newline included; always encodable as UTF-8.
+    """
+    known = (("time", timestamp(record.time)), ("level", record.level), ("app", app), ("logger", "prod-run"))
+    said = " ".join((record.event, *_pairs(tuple(fact for fact in record.fields if fact[0] not in _LONG))))
+    facts: list[tuple[str, object]] = [*known, ("message", said), ("event", record.event)]
+    names = {name for name, _ in facts}
+    facts += [(f"x_{name}" if name in names else name, item) for name, item in record.fields]
+    if record.detail:
+        facts.append(("detail", record.detail))
+    return "{" + ",".join(f'"{_escaped(name)}":{_json(item)}' for name, item in facts) + "}\n"
+
+
+def message(record: Record) -> str:
+    """Write a record without time and level, which the header of a syslog message has; the detail below it."""
+    return " ".join((_visible(record.event), *_pairs(record.fields))) + "\n" + _indented(record.detail)
+
+
 def timestamp(seconds: float) -> str:
     """Write a time as RFC 3339 in UTC with milliseconds: `2026-01-31T08:05:09.250Z`."""
     # Cut, not rounded: 59.9996 s must not become second 60.
@@ -96,7 +120,7 @@ def value(item: object) -> str:
 
     Several things are joined by commas, truth is `true` or `false`, nothing is `-`.
     """
-    text = _text(item)
+    text = text_of(item)
     if text and text.isprintable() and not any(sign in text for sign in ' "='):
         return text
     return f'"{_escaped(text)}"'
@@ -104,6 +128,12 @@ def value(item: object) -> str:
 
 def _pairs(fields: tuple[tuple[str, object], ...]) -> list[str]:
     return [f"{_key(name)}={value(item)}" for name, item in fields]
+
+
+def _json(item: object) -> str:
+    if isinstance(item, bool) or not isinstance(item, int | float) or item != item or abs(item) == _INFINITE:
+        return f'"{_escaped(text_of(item))}"'
+    return text_of(item)
 
 
 def _key(name: str) -> str:
@@ -115,7 +145,8 @@ def _key(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "_.-" else "_" for sign in name) or "_"
 
 
-def _text(item: object) -> str:
+def text_of(item: object) -> str:
+    """Write one fact as plain text, with nothing escaped."""
     match item:
         case bytes():
             text = item.decode("utf-8", "backslashreplace")
@@ -126,7 +157,7 @@ def _text(item: object) -> str:
         case float():
             text = f"{item:.3f}".rstrip("0").rstrip(".")
         case tuple() | list() | set() | frozenset():
-            text = ",".join(map(_text, item))
+            text = ",".join(map(text_of, item))
         case _:
             text = str(item)
     return text

@@ -39,18 +39,30 @@ class Stdout:
     reports EPOLLERR whether asked or not.
     """
 
-    def __init__(self, fd: int, *, notice: Callable[[int], bytes], limit: int = LIMIT, stderr: int = 2) -> None:
+    def __init__(
+        self,
+        fd: int,
+        *,
+        notice: Callable[[int], bytes],
+        limit: int = LIMIT,
+        stderr: int = 2,
+        count: Callable[[int, int], None] | None = None,
+    ) -> None:
         """
         Take a descriptor, which stays the caller's.
 
-        `notice` makes the line that stands where lines are missing, from their number.
+        `notice` makes the line that stands where lines are missing, from their number.  `count` is told `passed` and
+        `dropped` after each piece that the other side took.
         """
-        self.dropped = 0  # lines, since the start
+        self.passed = 0  # lines, since the start, without the notices
+        self.dropped = 0  # the same
         self._sink = _sink(fd)
         self._notice = notice
         self._limit = limit
         self._stderr = stderr
+        self._count = count
         self._rest = b""  # of a line that is partly out: nothing may come before it
+        self._rest_is_notice = False
         self._backlog = bytearray()  # whole lines
         self._missing = 0  # dropped since the last notice
         self._is_refused = False
@@ -58,6 +70,11 @@ class Stdout:
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._sink.fd
+
+    @property
+    def backlog(self) -> int:
+        """Return how many bytes wait."""
+        return len(self._rest) + len(self._backlog)
 
     @property
     def wants_write(self) -> bool:
@@ -93,10 +110,14 @@ class Stdout:
             self._is_refused = False
             if self._rest:
                 self._rest = self._rest[sent:]
-                continue
-            self._missing = 0
-            self._rest = notice[sent:]
-            self._take(max(sent - len(notice), 0))
+                self.passed += not (self._rest or self._rest_is_notice)
+            else:
+                self._missing = 0
+                self._rest = notice[sent:]
+                self._rest_is_notice = True
+                self._take(max(sent - len(notice), 0))
+            if self._count:
+                self._count(self.passed, self.dropped)
 
     def close(self) -> None:
         """Try once more, count what is left as dropped, and let go of all but the caller's descriptor."""
@@ -117,9 +138,11 @@ class Stdout:
         """Remove what is out from the backlog; the end of a line whose beginning is out becomes the rest."""
         if not sent:
             return
+        self.passed += self._backlog.count(b"\n", 0, sent)
         if self._backlog[sent - 1] != ord("\n"):
             end = self._backlog.find(b"\n", sent) + 1 or len(self._backlog)
             self._rest = bytes(self._backlog[sent:end])
+            self._rest_is_notice = False
             sent = end
         # A bytearray gives up its front without moving the rest.
         del self._backlog[:sent]
@@ -144,8 +167,9 @@ class Stdout:
     def _give_up(self) -> None:
         if self._rest:
             self._rest = b""
-            self.dropped += 1
-            self._missing += 1
+            if not self._rest_is_notice:
+                self.dropped += 1
+                self._missing += 1
         self._drop(len(self._backlog))
 
 
@@ -278,17 +302,21 @@ def _open_terminal(fd: int) -> int | None:
         return None
 
 
-def _complain(stderr: int, error: OSError) -> None:
-    """Say it on the other stream, if that one takes it without waiting."""
-    text = f"prod-run: cannot write to standard output: {error.strerror}. Lines are dropped until it works again.\n"
+def try_to_write(fd: int, data: bytes) -> None:
+    """Write a few words if that descriptor takes them without waiting; else they are not said."""
     try:
-        sink = _sink(stderr)
+        sink = _sink(fd)
     except OSError:
         return
     try:
-        sink.send(text.encode())
+        sink.send(data)
     except OSError:
         # Usually the same broken pipe; the count and the notice tell it later.
         return
     finally:
         sink.close()
+
+
+def _complain(stderr: int, error: OSError) -> None:
+    text = f"prod-run: cannot write to standard output: {error.strerror}. Lines are dropped until it works again.\n"
+    try_to_write(stderr, text.encode())

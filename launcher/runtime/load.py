@@ -2,7 +2,7 @@
 From `MODULE:ATTRIBUTE` to something that can be called.
 
 Owns the import of the app, the questions about its target's signature, and the sentences for what can
-be wrong with either.  Must never call the target.
+be wrong with either.  Must never call the target, but for a factory, which is asked for the target.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 
 from launcher.api import Worker
-from launcher.errors import Problem, TargetError, UsageError
+from launcher.errors import Problem, TargetError
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-_WSGI = 2  # application(environ, start_response): PEP 3333
-_ASGI = ["scope", "receive", "send"]
+AUTO, CALLABLE, WSGI, ASGI = "auto", "callable", "wsgi", "asgi"  # what --interface takes
+
+_OF_WSGI = 2  # application(environ, start_response): PEP 3333 fixes their number, not their names
+_OF_ASGI = ["scope", "receive", "send"]
 _CO_COROUTINE = 0x80  # of an `async def`: inspect.CO_COROUTINE
 
 
@@ -34,6 +36,7 @@ class Target(NamedTuple):
     is_async: bool
     config_parameter: str = ""  # empty: it does not take its configuration by itself
     positional: tuple[str, ...] = ()  # which of the two it takes, but not by name
+    interface: str = CALLABLE
 
     def call(self, worker: Worker[Any]) -> object:
         """Call it with what it takes."""
@@ -54,19 +57,30 @@ class ImportFailedError(TargetError):
 _FOLDER = os.path.dirname(Target.call.__code__.co_filename)  # of this module, as tracebacks name it
 
 
-def load(target: str, interface: str = "auto") -> Target:
+def load(target: str, interface: str = AUTO, *, is_factory: bool = False) -> Target:
     """
-    Import the module of a target and look at its attribute.
+    Import the module of a target and look at its attribute, or at what that returns.
 
     Raises:
         LauncherError: with one sentence that a stranger can act on.
     """
     found = find(target)
-    if not callable(found):
-        attribute = target.partition(":")[2]
-        reason = f"{attribute!r} is {_article(type(found).__name__)}, which cannot be called"
-        raise TargetError(Problem(target, reason, "Name a function, such as `def main(worker): ...`"))
+    attribute = target.partition(":")[2]
+    _require_callable(target, found, repr(attribute))
+    if is_factory:
+        try:
+            found = found()
+        except BaseException as error:
+            raise _failed(target, error, f"calling {attribute}()") from error
+        _require_callable(target, found, f"what {attribute}() returned")
     return _examine(target, found, interface)
+
+
+def _require_callable(target: str, found: object, called: str) -> None:
+    if not callable(found):
+        reason = f"{called} is {_article(type(found).__name__)}, which cannot be called"
+        remedy = "Name a function, such as `def main(worker): ...`, or a WSGI or ASGI application"
+        raise TargetError(Problem(target, reason, remedy))
 
 
 def find(target: str) -> Any:
@@ -153,21 +167,34 @@ class _Parameter(NamedTuple):
     name: str
     annotation: object
     is_needed: bool
-    is_positional: bool = False
+    is_positional: bool = False  # and only so
+    is_by_name: bool = False  # and only so
 
 
 def _examine(target: str, function: Callable[..., Any], interface: str) -> Target:
+    if interface in (WSGI, ASGI):
+        return Target(function, "", is_async=False, interface=interface)
     try:
         parameters, is_async = _read_plainly(function) or _inspect(function)
     except (TypeError, ValueError):
         return Target(function, "", is_async=False)  # written in C: nothing is known, nothing is passed
     taking = next((p.name for p in parameters if _is_worker(p.annotation)), "")
     config = _config_parameter(function)
-    needed = [p.name for p in parameters if p.is_needed and p.name not in (taking, config)]
+    needed = [p for p in parameters if p.is_needed and p.name not in (taking, config)]
     if needed:
-        raise _cannot_fill(target, needed, may_be_web=interface == "auto" and not taking)
+        found = _web_interface([p.name for p in needed], is_async=is_async)
+        if found and interface == AUTO and not (taking or any(p.is_by_name for p in needed)):
+            return Target(function, "", is_async=False, interface=found)
+        raise _cannot_fill(target, [p.name for p in needed])
     positional = tuple(p.name for p in parameters if p.is_positional and p.name in (taking, config))
     return Target(function, taking, is_async, config, positional)
+
+
+def _web_interface(needed: list[str], *, is_async: bool) -> str:
+    """Say which interface takes such arguments; empty: none."""
+    if needed == _OF_ASGI or (is_async and len(needed) == len(_OF_ASGI)):
+        return ASGI
+    return WSGI if len(needed) == _OF_WSGI and not is_async else ""
 
 
 def _config_parameter(function: Callable[..., Any]) -> str:
@@ -191,7 +218,10 @@ def _read_plainly(function: Callable[..., Any]) -> tuple[list[_Parameter], bool]
     positional = [
         _Parameter(name, annotations.get(name), index < len(names) - len(defaults)) for index, name in enumerate(names)
     ]
-    by_name = [_Parameter(name, annotations.get(name), name not in (function.__kwdefaults__ or ())) for name in only]
+    by_name = [
+        _Parameter(name, annotations.get(name), name not in (function.__kwdefaults__ or ()), is_by_name=True)
+        for name in only
+    ]
     return [*positional, *by_name], bool(code.co_flags & _CO_COROUTINE)
 
 
@@ -203,21 +233,20 @@ def _inspect(function: Callable[..., Any]) -> tuple[list[_Parameter], bool]:
     is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(function)
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = [
-        _Parameter(p.name, p.annotation, p.default is p.empty, p.kind is p.POSITIONAL_ONLY)
+        _Parameter(
+            p.name, p.annotation, p.default is p.empty, p.kind is p.POSITIONAL_ONLY, p.kind is p.KEYWORD_ONLY
+        )
         for p in signature.parameters.values()
         if p.kind not in collecting
     ]
     return parameters, is_async
 
 
-def _cannot_fill(target: str, needed: list[str], *, may_be_web: bool) -> TargetError | UsageError:
-    # PEP 3333 fixes the number of arguments, ASGI their names.
-    if may_be_web and (len(needed) == _WSGI or needed == _ASGI):
-        kind = "an ASGI" if needed == _ASGI else "a WSGI"
-        return UsageError(Problem(target, f"it looks like {kind} application: not in this version"))
+def _cannot_fill(target: str, needed: list[str]) -> TargetError:
     names = ", ".join(repr(name) for name in needed)
     remedy = (
-        "Annotate it, as in `def main(worker: launcher.Worker)` or `def main(config: Config)`, or give it a default"
+        "Annotate it, as in `def main(worker: launcher.Worker)` or `def main(config: Config)`, or give it a default; "
+        "if it returns what is to be run, add --factory"
     )
     return TargetError(Problem(target, f"prod-run does not know what to pass for {names}", remedy))
 

@@ -13,7 +13,7 @@ import os
 import sys
 
 import launcher
-from launcher.errors import ConfigError, Exit, LauncherError, Problem, explain
+from launcher.errors import ConfigError, Exit, LauncherError, Problem, UsageError, explain
 from launcher.handoff import is_kept
 from launcher.lean import NamedTuple
 from launcher.runtime import forkable, load
@@ -46,6 +46,8 @@ class Wanted(NamedTuple):
     template_check: str = ""
     generation: int = 1
     without_secrets: bool = False
+    is_factory: bool = False  # the target returns what is to be run
+    server_options: tuple[str, ...] = ()  # NAME=VALUE, as written
 
 
 class Prepared(NamedTuple):
@@ -143,7 +145,7 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     target = _import_target(wanted, found)
     if os.getpid() != us:
         os._exit(0)  # the module forked, and this is the child: there must not be two of us
-    if target and "environ" in sys.modules:
+    if target and target.interface == load.CALLABLE and "environ" in sys.modules:
         _load_annotated(wanted, target, found)
     _scrub(found)
     files = forkable.module_files()  # before templates, which a later process of the generation does not make again
@@ -174,7 +176,8 @@ def _load_declared(wanted: Wanted, found: _Findings) -> None:
 
 def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
     try:
-        return load.load(wanted.target, wanted.interface)
+        target = load.load(wanted.target, wanted.interface, is_factory=wanted.is_factory)
+        return _with_server(wanted, target) if target.interface != load.CALLABLE or wanted.server_options else target
     except LauncherError as error:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
@@ -187,6 +190,17 @@ def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
         found.details.append(getattr(error, "detail", ""))
         _suspect(cause, found)
         return None
+
+
+def _with_server(wanted: Wanted, target: Target) -> Target:
+    """Have a web application served by a server library, which is imported here so that workers share it."""
+    if target.interface == load.CALLABLE:
+        remedy = "Leave it out; or if the target is a web application, say so with --interface"
+        raise UsageError(Problem("--server-option", f"{wanted.target} brings its own server", remedy))
+    from launcher.runtime import servers  # noqa: PLC0415  only web targets pay for it
+
+    serve = servers.prepare(target.function, target.interface, wanted.server_options)
+    return target._replace(function=serve, worker_parameter="worker")
 
 
 def _suspect(error: BaseException | None, found: _Findings) -> None:
@@ -295,6 +309,7 @@ def _with_templates(wanted: Wanted, found: _Findings, done: Prepared, *, is_brok
             done.loads,
             rendering.Unknown() if is_broken or not is_known else done.config,
             done.mask,
+            found.inputs.files(),
             is_known=is_known,
             is_certain=not (found.config_problems or found.target_problems),
         )

@@ -18,7 +18,7 @@ from launcher import protocol
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, prepare, titles
+from launcher.runtime import libc, prepare, records, titles
 from launcher.runtime.prepare import Wanted
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
@@ -40,7 +40,8 @@ class Order(NamedTuple):
     name: str
     generation: int
     is_worker: bool
-    listener_names: tuple[str, ...]  # in the order of their descriptors, from FIRST_LISTENER
+    listener_names: tuple[str, ...]
+    listener_fds: tuple[int, ...]  # from FIRST_LISTENER on, but for those that came later
     wanted: Wanted
     watch: bool
     inputs: bytes  # of a snapshot, if the generation was prepared before; empty otherwise
@@ -135,6 +136,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         message.number("generation"),
         message.flag("is_worker"),
         message.texts("listeners"),
+        (),
         _wanted(message),
         message.flag("watch"),
         b"",
@@ -155,7 +157,8 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         if message.flag("has_inputs"):
             inputs_fd, *listeners = listeners
             order = order._replace(inputs=_take(inputs_fd))
-        order = order._replace(channel=_place(channel, listeners))
+        places = range(FIRST_LISTENER, FIRST_LISTENER + len(listeners))
+        order = order._replace(channel=_place(channel, listeners), listener_fds=tuple(places))
         soft, (_, hard) = message.number("open_files"), resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, hard) if hard >= 0 else soft, hard))
     except (OSError, ValueError) as error:  # setrlimit() makes a ValueError of EPERM
@@ -167,6 +170,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     sys.argv[:] = [message.text("target"), *message.texts("arguments")]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    records.begin(message)
     return order
 
 
@@ -180,6 +184,8 @@ def _wanted(message: protocol.Message) -> Wanted:
         message.texts("templates"),
         message.text("template_check"),
         message.number("generation"),
+        is_factory=message.texts("factory") == ("1",),
+        server_options=message.texts("server_options"),
     )
 
 

@@ -18,9 +18,9 @@ from launcher.api import Link, Worker
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, load, titles
+from launcher.runtime import libc, records, titles
 from launcher.runtime import prepare as preparing
-from launcher.runtime.start import FIRST_LISTENER, Order, Signals, die_with, ignore, leave, receive
+from launcher.runtime.start import Order, Signals, die_with, ignore, leave, receive
 from launcher.signals import STACKS
 
 TYPE_CHECKING = False
@@ -46,6 +46,7 @@ class Birth(NamedTuple):
     heartbeat: int  # memfd of the shared page
     heartbeat_offset: int
     notify_address: str
+    mark: str  # of this worker's own records; empty: nobody reads marks
 
     @classmethod
     def of(cls, message: protocol.Message, descriptors: list[int]) -> Birth:
@@ -60,6 +61,7 @@ class Birth(NamedTuple):
             heartbeat,
             message.number("heartbeat_offset"),
             message.text("notify_address"),
+            message.text("mark"),
         )
 
 
@@ -102,15 +104,20 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
             announce_listeners(order)
         order.channel.close()  # a worker has one of its own
         _say_hello(birth)
+        records.become(-1, birth.mark)
         # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
         worker, link = _settle(order, birth)
         worker.slot = _hear_of_slot(birth)
+        records.become(worker.slot, birth.mark)
         _say(birth, protocol.encode("armed"))  # from now on its stacks are of interest
     except OSError as error:
         print(f"the operating system refused: {error.strerror}", file=sys.stderr)
         leave(Exit.OS_ERROR)
     link.show("starting")
     prepared = prepare()
+    if order.is_worker:
+        records.learn_version(order.wanted.target)
+    records.protect(prepared)
     worker.config, worker.templates = prepared.config, dict(prepared.templates)
     sys.exit(_call(prepared, worker, link))
 
@@ -139,7 +146,7 @@ def _hear_of_slot(birth: Birth) -> int:
 
 def _settle(order: Order, birth: Birth) -> tuple[Worker[Any], Link]:
     """Make what the target sees, but for the slot."""
-    if order.listener_names:
+    if "LISTEN_FDS" in os.environ:
         os.environ["LISTEN_PID"] = str(os.getpid())
     os.environ["NOTIFY_SOCKET"] = birth.notify_address
     _arm(birth.stacks)
@@ -151,7 +158,7 @@ def _settle(order: Order, birth: Birth) -> tuple[Worker[Any], Link]:
     )
     worker: Worker[Any] = Worker(
         generation=birth.generation,
-        sockets={name: _listener(FIRST_LISTENER + i) for i, name in enumerate(order.listener_names)},
+        sockets={name: _listener(fd) for name, fd in zip(order.listener_names, order.listener_fds, strict=True)},
         link=link,
         heartbeat=(page, birth.heartbeat_offset),
     )
@@ -184,7 +191,7 @@ def _call(prepared: Prepared, worker: Worker[Any], link: Link) -> int:
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  whatever it is, it is the app's, and ends here
-        print(prepared.mask(load.cut_traceback(error)), file=sys.stderr, flush=True)
+        records.report(error)
         return 1
     return result if isinstance(result, int) else 0
 

@@ -14,11 +14,12 @@ import sys
 import warnings
 
 from launcher import protocol
-from launcher.errors import Exit
+from launcher.errors import ConfigError, Exit
 from launcher.lean_posix import socket
-from launcher.runtime import forkable, titles, worker
+from launcher.runtime import forkable, records, titles, worker
 from launcher.runtime import prepare as preparing
-from launcher.runtime.start import FIRST_LISTENER, Order, Signals, flush, leave, receive, refuse, sendable
+from launcher.runtime.start import Order, Signals, flush, leave, receive, refuse, sendable
+from launcher.runtime.load import CALLABLE
 from launcher.runtime.worker import Birth
 
 TYPE_CHECKING = False
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from launcher.appconfig.place import Placed
+    from launcher.runtime.load import Target
     from launcher.runtime.prepare import Prepared
     from launcher.runtime.watching import Watched
 
@@ -41,7 +43,7 @@ def run(order: Order) -> NoReturn:
     try:
         prepared = prepare(order, files)
         titles.show(order.name, f"zygote] generation {order.generation}")
-        birth = _serve(order, prepared, files)
+        order, birth = _serve(order, prepared, files)
     except _Unheard as unheard:
         files.end()
         leave(unheard.code)
@@ -110,6 +112,7 @@ def prepare(order: Order, files: Files) -> Prepared:
         print(f"prod-run: {warning.name}: {warning.reason}", file=sys.stderr)
     found = forkable.obstacles()
     worker.announce_listeners(order)
+    bind, workers = _of_web(order, target)
     inputs = _sealed(order, prepared) if prepared.snapshot and not recorded else -1
     message = protocol.encode(
         "prepared",
@@ -117,13 +120,30 @@ def prepare(order: Order, files: Files) -> Prepared:
         files=prepared.files,
         unforkable=sendable(", ".join(found), 2000),
         zygote_stays=bool(prepared.templates) or order.watch,
+        version=records.learn_version(order.wanted.target),
+        interface=target.interface,
+        bind=bind,
+        workers=workers,
     )
+    records.protect(prepared)
     forkable.freeze()
     if prepared.staged:
         files.placed = _moved(order, prepared)
     files.private = prepared.private
     say(order, message, inputs)
     return prepared
+
+
+def _of_web(order: Order, target: Target) -> tuple[str, int]:
+    """Return the address and the number of workers that a web application has if nobody says; empty and 0: none."""
+    if target.interface == CALLABLE:
+        return "", 0
+    from launcher.runtime import servers  # noqa: PLC0415  loaded with the application
+
+    try:
+        return "" if order.listener_names else servers.address(os.environ), servers.workers(os.environ)
+    except ConfigError as error:
+        refuse(order, error.exit_code, str(error))
 
 
 def _detail(prepared: Prepared) -> str:
@@ -171,20 +191,20 @@ def say(order: Order, message: bytes, descriptor: int = -1) -> None:
         raise _Unheard(Exit.SOFTWARE if is_closed else Exit.OS_ERROR) from None
 
 
-def _serve(order: Order, prepared: Prepared, files: Files) -> Birth:
-    """Do what the supervisor orders; returns only in a new worker."""
+def _serve(order: Order, prepared: Prepared, files: Files) -> tuple[Order, Birth]:
+    """Do what the supervisor orders; returns only in a new worker, with what the order has become."""
     readable = select.poll()
     readable.register(order.channel, select.POLLIN)
     watched: Watched | None = None
     while True:
         watched = _mind(order, watched) if watched else None
-        spawns, message = _take_orders(order, readable)
+        spawns, message, descriptors = _take_orders(order, readable)
         birth = _spawn(order, spawns) if spawns else None
         if birth:
             files.close()
             if watched:
                 watched.close()
-            return birth
+            return order, birth
         if message is None or message.verb == "end":
             files.end()
             leave(0)
@@ -192,12 +212,15 @@ def _serve(order: Order, prepared: Prepared, files: Files) -> Birth:
             files.confirm()
             watched = watched or (_watch(order, prepared) if order.watch else None)
         if message.verb == "close-listeners":
-            for index in range(len(order.listener_names)):
-                _close(FIRST_LISTENER + index)  # the app may have closed it
+            for fd in order.listener_fds:
+                _close(fd)  # the app may have closed it
+        if message.verb == "listeners":
+            # Wherever they are: the app may have the lower numbers by now, and nobody looks for these by number.
+            order = order._replace(listener_names=message.texts("listeners"), listener_fds=tuple(descriptors))
 
 
-def _take_orders(order: Order, readable: select.poll) -> tuple[list[Spawn], protocol.Message | None]:
-    """Wait for an order; return the workers that are ordered by now, and the last message."""
+def _take_orders(order: Order, readable: select.poll) -> tuple[list[Spawn], protocol.Message | None, list[int]]:
+    """Wait for an order; return the workers that are ordered by now, and the last message with its descriptors."""
     spawns: list[Spawn] = []
     message, descriptors = receive(order.channel)
     while message is not None and message.verb == "spawn":
@@ -205,7 +228,7 @@ def _take_orders(order: Order, readable: select.poll) -> tuple[list[Spawn], prot
         if len(spawns) == AT_ONCE or not readable.poll(0):
             break
         message, descriptors = receive(order.channel)
-    return spawns, message
+    return spawns, message, descriptors
 
 
 def _mind(order: Order, watched: Watched) -> Watched | None:

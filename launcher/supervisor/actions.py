@@ -154,6 +154,7 @@ class Log(NamedTuple):
     event: str
     fields: tuple[tuple[str, str | float], ...] = ()
     detail: str = ""
+    words_of: int = 0  # the ticket of a process whose last words belong to it
 
 
 class Exit(NamedTuple):

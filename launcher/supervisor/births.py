@@ -18,15 +18,15 @@ from launcher.supervisor import actions as do
 from launcher.supervisor import children, interpreter, notify
 from launcher.supervisor import events as on
 from launcher.supervisor.children import Child, Inputs, send_signal
-from launcher.supervisor.forward import Lines
+from launcher.supervisor.observer import enlarge, size_of_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from launcher.handoff import Handoff, Newborn
-    from launcher.supervisor.journal import Journal
     from launcher.supervisor.loop import Watcher
+    from launcher.supervisor.observer import Observer
 
 PLACES = 16 * 1024  # on the heartbeat page, 8 bytes each: more than there can be workers
 
@@ -39,20 +39,21 @@ class Births:
         "_free_places",
         "_handoff",
         "_inputs",
-        "_journal",
         "_last_place",
         "_newborn",
+        "_observer",
         "_page",
         "_page_fd",
         "_ready",
+        "_versions",
         "_watcher",
     )
 
-    def __init__(self, handoff: Handoff, known: dict[int, Child], watcher: Watcher, journal: Journal) -> None:
+    def __init__(self, handoff: Handoff, known: dict[int, Child], watcher: Watcher, observer: Observer) -> None:
         self._handoff = handoff
         self._children = known
         self._watcher = watcher
-        self._journal = journal
+        self._observer = observer
         self._page_fd = os.memfd_create("heartbeats", os.MFD_CLOEXEC)
         os.ftruncate(self._page_fd, PLACES * 8)
         self._page = mmap.mmap(self._page_fd, PLACES * 8)
@@ -60,6 +61,7 @@ class Births:
         self._free_places: list[int] = []
         self._last_place = -1
         self._inputs: dict[int, Inputs] = {}  # by generation
+        self._versions: dict[int, str] = {}  # of the app, by generation
         self._ready = (0, 0)  # the two generations that had a ready worker last
 
     def without_listeners(self) -> None:
@@ -86,10 +88,13 @@ class Births:
                 raise BrokenPipeError(errno.EPIPE, "the zygote is gone")
             child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             given.append(theirs.detach())
-            for is_stderr in (False, True):
-                reading, writing = os.pipe2(os.O_CLOEXEC)
+            readings = []
+            for output in (1, 2):
+                reading, writing = interpreter.output_pipe(self._handoff, output)
                 given.append(writing)
-                self._read_from(child, reading, is_stderr=is_stderr)
+                readings.append(reading)
+            child.mark = interpreter.new_mark()
+            self._capture(child, *readings)
             self._add_belongings(child, given)
             self._send_spawn(zygote.channel, order, child, given)
 
@@ -118,6 +123,7 @@ class Births:
         alive = {*self._ready, *(child.generation for child in self._children.values())}
         for generation in self._inputs.keys() - alive:
             self._inputs.pop(generation).close()
+            self._versions.pop(generation, None)
 
     def _bear(self, child: Child, bear: Callable[[Child, list[int]], None]) -> list[on.Event]:
         """
@@ -143,15 +149,21 @@ class Births:
 
     def _take(self, child: Child, newborn: Newborn) -> socket.socket:
         """Keep our ends of a fresh interpreter."""
-        child.pid, fd, *readings = newborn
+        child.pid, child.mark, fd, stdout, stderr = newborn
         child.channel = socket.socket(fileno=fd)
-        for is_stderr, reading in enumerate(readings):
-            self._read_from(child, reading, is_stderr=bool(is_stderr))
+        self._capture(child, stdout, stderr)
         return child.channel
 
-    def _read_from(self, child: Child, reading: int, *, is_stderr: bool) -> None:
-        child.outputs.append(Lines(reading, remember=is_stderr))
-        os.set_blocking(reading, False)  # the writing end stays blocking: it is the app's print
+    def _capture(self, child: Child, stdout: int, stderr: int) -> None:
+        """Have its output read; without --no-log-capture, that is."""
+        if stdout < 0:
+            return
+        size = size_of_pipe(self._handoff.workers)
+        for fd in (stdout, stderr):
+            enlarge(fd, size)
+        version = self._versions.get(child.generation, "")
+        facts = {"version": version, "generation": child.generation, "pid": child.pid, "mark": f"{child.mark:08x}"}
+        self._observer.capture(child.ticket, {"stdout": stdout, "stderr": stderr}, **facts)
 
     def _add_belongings(self, child: Child, given: list[int]) -> None:
         """Make what a worker is given besides its channel and its output."""
@@ -171,6 +183,7 @@ class Births:
             generation=order.generation,
             heartbeat_offset=8 * child.place,
             notify_address=address,
+            mark=f"{child.mark:08x}" if self._handoff.log_capture else "",
         )
         interpreter.send(channel, message, given)
 
@@ -179,8 +192,6 @@ class Births:
         if channel is None:
             return
         self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
-        for lines in child.outputs:
-            self._watcher.watch(lines.fileno(), lambda lines=lines: self._forward(lines))  # type: ignore[misc]
         if child.notify is not None:
             sock = child.notify
             self._watcher.watch(sock.fileno(), lambda: notify.read(sock, child.ticket))
@@ -191,6 +202,10 @@ class Births:
         for event in events:
             if isinstance(event, on.Started | on.Hello) and event.ticket in self._children:
                 self._children[event.ticket].pid = event.pid
+                self._observer.know(event.ticket, pid=event.pid)
+            if isinstance(event, on.Prepared) and event.version:
+                self._versions[child.generation] = event.version
+                self._observer.know(event.ticket, version=event.version)
             if isinstance(event, on.Entered | on.BecameReady) and child.generation not in self._ready:
                 self._ready = (*self._ready[1:], child.generation)
         if on.ChannelClosed(child.ticket) in events:
@@ -203,9 +218,7 @@ class Births:
         for sock in (child.channel, child.notify):
             if sock is not None:
                 self._watcher.forget(sock.fileno())
-        for lines in child.outputs:
-            self._watcher.forget(lines.fileno())
-            self._journal.output.write(lines.close())
+        self._observer.gone(child.ticket)
         if child.place >= 0:
             self._free_places.append(child.place)
         child.close()
@@ -222,11 +235,3 @@ class Births:
     def _next_place(self) -> int:
         self._last_place = (self._last_place + 1) % PLACES
         return self._last_place
-
-    def _forward(self, lines: Lines) -> list[on.Event]:
-        data = lines.read()
-        if data:
-            self._journal.output.write(data)
-        if lines.ended:
-            self._watcher.forget(lines.fileno())
-        return []

@@ -28,21 +28,20 @@ if TYPE_CHECKING:
     from launcher.supervisor.journal import Journal
     from launcher.supervisor.loop import Watcher
 
-LAST_PIECES = 64  # of output, that are read from a process that is over: 4 MiB
-
 
 class Hands:
     """Everything that actions need: the children, their ends, and where output goes."""
 
-    __slots__ = ("_births", "_functions", "children", "exit_code", "handoff", "journal", "upwards")
+    __slots__ = ("_births", "_functions", "children", "exit_code", "handoff", "journal", "observer", "upwards")
 
     def __init__(self, handoff: Handoff, watcher: Watcher, journal: Journal) -> None:
         self.handoff = handoff
         self.journal = journal
+        self.observer = journal.observer
         self.upwards = Upwards(handoff.notify_socket, handoff.watchdog)
         self.children: dict[int, Child] = {}  # by ticket
         self.exit_code: int | None = None
-        self._births = Births(handoff, self.children, watcher, journal)
+        self._births = Births(handoff, self.children, watcher, journal.observer)
         self._functions: dict[type, Callable[..., list[on.Event] | None]] = {
             do.StartZygote: self._births.start_zygote,
             do.ForkWorker: self._births.fork_worker,
@@ -75,6 +74,7 @@ class Hands:
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
     def _go(self, order: do.Go) -> list[on.Event]:
+        self.observer.know(order.ticket, slot=order.slot)
         return self._tell(order.ticket, "go", slot=order.slot)
 
     def _serve(self, order: do.Serve) -> list[on.Event]:
@@ -114,22 +114,15 @@ class Hands:
         return []
 
     def _sweep_orphans(self, order: do.SweepOrphans) -> list[on.Event]:
-        left = children.orphans(child.pid for child in self.children.values())
+        left = children.orphans((self.observer.life.pid, *(child.pid for child in self.children.values())))
         for pid in left if order.signal else ():
             send_signal(pid, order.signal)
         return [on.OrphansLeft(len(left))]
 
     def _forget(self, order: do.Forget) -> None:
         child = self.children.pop(order.ticket, None)
-        if child is None:
-            return
-        for lines in child.outputs:
-            # Its last words; what a leftover of its group writes later has no reader.
-            for _ in range(LAST_PIECES):
-                self.journal.output.write(lines.read())
-                if lines.ended:
-                    break
-        self._births.let_go(child)
+        if child is not None:
+            self._births.let_go(child)
 
     def _dismiss(self, order: do.Dismiss) -> list[on.Event]:
         # It waits for its slot, and ends when it hears anything else.
@@ -178,4 +171,4 @@ class Hands:
         self.upwards.tell(order.lines)
 
     def _log(self, order: do.Log) -> None:
-        self.journal.log(order.level, order.event, order.fields, order.detail)
+        self.journal.log(order.level, order.event, order.fields, order.detail, words_of=order.words_of)

@@ -11,7 +11,7 @@ import os
 import sys
 
 from launcher import protocol
-from launcher.lean_posix import socket
+from launcher.lean_posix import signal, socket
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from launcher.supervisor.forward import Lines
+    from launcher.supervisor.memory_kills import MemoryKills
 
 
 AT_ONCE = 64  # messages of one process: the others must not wait for one that never stops talking
@@ -54,8 +54,8 @@ class Child:
         "inputs",
         "is_armed",
         "is_zygote",
+        "mark",
         "notify",
-        "outputs",
         "pid",
         "place",
         "stacks",
@@ -69,7 +69,7 @@ class Child:
         self.is_zygote = is_zygote
         self.pid = 0
         self.channel: socket.socket | None = None
-        self.outputs: list[Lines] = []
+        self.mark = 0  # tells its log records from what it prints
         self.notify: socket.socket | None = None
         self.place = -1  # on the heartbeat page
         self.is_armed = False  # the stacks signal has its handler
@@ -99,9 +99,9 @@ class Child:
         self.stacks = -1
 
 
-def reap() -> list[on.Event]:
+def reap(memory_kills: MemoryKills) -> list[on.ProcessExited]:
     """Reap every child that is over, ours or adopted (waitpid(2); several deaths may come as one SIGCHLD)."""
-    events: list[on.Event] = []
+    events: list[on.ProcessExited] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -111,7 +111,11 @@ def reap() -> list[on.Event]:
             continue
         if pid == 0:
             return events
-        events.append(on.ProcessExited(pid, os.waitstatus_to_exitcode(status)))
+        code = os.waitstatus_to_exitcode(status)
+        note = "core dumped" if os.WCOREDUMP(status) else ""
+        if code == -signal.SIGKILL:
+            note = memory_kills.explain()
+        events.append(on.ProcessExited(pid, code, note))
 
 
 def listen(child: Child) -> list[on.Event]:
@@ -149,9 +153,9 @@ def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     return datagram, [int.from_bytes(data[:4], sys.byteorder) for data in rights if len(data) >= 4]  # noqa: PLR2004
 
 
-def last_messages(known: dict[int, Child], dead: list[on.Event]) -> list[on.Event]:
+def last_messages(known: dict[int, Child], dead: list[on.ProcessExited]) -> list[on.Event]:
     """Return what the dead had said before: a refusal must not be heard after the end that it explains."""
-    pids = {event.pid for event in dead if isinstance(event, on.ProcessExited)}
+    pids = {event.pid for event in dead}
     said = [event for child in known.values() if child.pid in pids for event in listen(child)]
     return [event for event in said if not isinstance(event, on.ChannelClosed)]
 
@@ -233,7 +237,12 @@ def _translate(ticket: int, message: protocol.Message) -> on.Event:
 
 _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
     "prepared": lambda t, m: on.Prepared(
-        t, m.flag("takes_worker"), m.text("files"), m.text("unforkable"), m.texts("zygote_stays") == ("1",)
+        t,
+        m.flag("takes_worker"),
+        m.text("files"),
+        m.text("unforkable"),
+        m.texts("zygote_stays") == ("1",),
+        "".join(m.texts("version")),
     ),
     "refused": lambda t, m: on.Refused(t, m.number("code"), m.text("reason"), m.text("detail")),
     "spawned": lambda _, m: on.Started(m.number("ticket"), m.number("pid")),

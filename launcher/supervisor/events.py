@@ -39,6 +39,7 @@ class ProcessExited(NamedTuple):
 
     pid: int
     code: int  # as in os.waitstatus_to_exitcode: 0 to 255, or -N for signal N
+    note: str = ""  # what else the kernel tells of it, in words
 
 
 class Started(NamedTuple):
@@ -63,6 +64,7 @@ class Prepared(NamedTuple):
     files: str  # digest of the loaded module files: path, size, mtime
     unforkable: str = ""  # what forbids to fork from it, in words; empty if nothing does
     zygote_stays: bool = False  # it keeps templates, or watches files, also where it forks nothing
+    version: str = ""  # of the app, for its log lines
 
 
 class Refused(NamedTuple):

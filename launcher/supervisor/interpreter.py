@@ -1,5 +1,5 @@
 """
-A fresh interpreter for the app: a zygote, or a worker that imports for itself.
+A fresh interpreter: for the app (a zygote, or a worker that imports for itself), or for the observer.
 
 Owns what such a process is given (its channel, its output, its directory, its first order) and nothing else.
 The command line starts the first one with it, so that the app's import runs beside the supervisor's own start.
@@ -8,6 +8,7 @@ Must never wait.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CHANNEL = 3  # where a fresh interpreter finds it
 # The path of a script's directory, or of -c's, must not lead: a user's own launcher.py would be imported.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# Nothing of third parties until somebody needs it: `-S` alone spares 5 ms.
+_BOOT_OBSERVER = "import sys; sys.path += sys.argv[1:]; from launcher.observer.main import main; main()"
 BOOT = "import sys; sys.path[:] = filter(None, sys.path); from launcher.runtime.start import main; main()"
 
 
@@ -37,16 +41,18 @@ def start(
     Raises:
         OSError: there is none; nothing of it is left.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    kept, given = [ours.detach()], [theirs.detach()]
+    kept, given = [], []
     pid = 0
+    mark = new_mark()
     try:
-        for _ in ("stdout", "stderr"):
-            reading, writing = os.pipe2(os.O_CLOEXEC)
-            kept.append(reading)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        kept, given = [ours.detach()], [theirs.detach()]
+        for output in (1, 2):
+            reading, writing = output_pipe(handoff, output)
+            kept += [reading] if reading >= 0 else []
             given.append(writing)
         pid = _spawn(handoff, environ, given)
-        _send_prepare(kept[0], handoff, generation, is_worker=is_worker, inputs=inputs)
+        _send_prepare(kept[0], handoff, generation, mark, is_worker=is_worker, inputs=inputs)
     except OSError:
         for fd in kept:
             os.close(fd)
@@ -56,7 +62,56 @@ def start(
     finally:
         for fd in given:
             os.close(fd)
-    return Newborn(pid, *kept)
+    return Newborn(pid, mark, *kept)
+
+
+def start_observer(handoff: Handoff, counters_fd: int) -> tuple[int, int]:
+    """
+    Start the observer, which has our own stdout and stderr; return its PID and our end of its channel.
+
+    Raises:
+        OSError: there is none; nothing of it is left.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    pid = 0
+    try:
+        titles = getattr(sys.modules.get("_setproctitle"), "__file__", None)
+        no_bytecode = ("-B",) if sys.dont_write_bytecode else ()
+        paths = (_PACKAGE, os.path.dirname(titles)) if titles else (_PACKAGE,)
+        arguments = ("-I", "-S", *no_bytecode, "-c", _BOOT_OBSERVER, *paths)
+        file_actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL)]
+        pid = _spawn_program(sys.executable, arguments, os.environ, file_actions)
+        message = protocol.encode(
+            "observe",
+            protocol=protocol.VERSION,
+            supervisor=os.getpid(),
+            name=handoff.name,
+            log=handoff.log,
+            log_kind=handoff.log_kind,
+            log_colour=handoff.log_colour,
+            log_priority=handoff.log_priority,
+        )
+        send(ours, message, [counters_fd])
+    except OSError:
+        ours.close()
+        if pid:
+            os.kill(pid, signal.SIGKILL)  # nobody could tell it anything
+        raise
+    finally:
+        theirs.close()
+    return pid, ours.detach()
+
+
+def output_pipe(handoff: Handoff, output: int) -> tuple[int, int]:
+    """Make the pipe that takes a process's stdout (1) or stderr (2); without capture it gets ours, and nobody reads."""
+    if not handoff.log_capture:
+        return -1, fcntl.fcntl(output, fcntl.F_DUPFD_CLOEXEC, CHANNEL)
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def new_mark() -> int:
+    """Choose the number by which the observer knows a process's own log records from what anybody prints."""
+    return int.from_bytes(os.urandom(4), sys.byteorder)
 
 
 def send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None:
@@ -66,7 +121,6 @@ def send(channel: socket.socket, message: bytes, descriptors: list[int]) -> None
 
 
 def _spawn(handoff: Handoff, environ: Mapping[str, str], given: list[int]) -> int:
-    every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
     # Anew for each generation, and before the start: PYTHONPATH may be relative to it, and CPython 3.13 does not
     # come up in a directory that was removed.
     try:
@@ -76,18 +130,26 @@ def _spawn(handoff: Handoff, environ: Mapping[str, str], given: list[int]) -> in
     # Where the links lead now: all that this generation imports, early or late, is from one release.
     folder, name = os.path.split(handoff.interpreter)
     interpreter = os.path.join(os.path.realpath(folder), name)
+    channel, stdout, stderr = given
+    file_actions = [
+        (os.POSIX_SPAWN_DUP2, stdout, 1),
+        (os.POSIX_SPAWN_DUP2, stderr, 2),
+        (os.POSIX_SPAWN_DUP2, channel, CHANNEL),
+    ]
+    return _spawn_program(interpreter, ("-c", BOOT), environ, file_actions)
+
+
+def _spawn_program(
+    interpreter: str, arguments: tuple[str, ...], environ: Mapping[str, str], file_actions: list[tuple[int, int, int]]
+) -> int:
+    every_signal = [s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         return os.posix_spawn(
             interpreter,
-            [interpreter, "-c", BOOT],
+            [interpreter, *arguments],
             environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, null, 0),
-                (os.POSIX_SPAWN_DUP2, given[1], 1),
-                (os.POSIX_SPAWN_DUP2, given[2], 2),
-                (os.POSIX_SPAWN_DUP2, given[0], CHANNEL),
-            ],
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), *file_actions],  # type: ignore[list-item]
             setpgroup=0,
             setsigmask=[],
             setsigdef=every_signal,
@@ -96,7 +158,9 @@ def _spawn(handoff: Handoff, environ: Mapping[str, str], given: list[int]) -> in
         os.close(null)
 
 
-def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker: bool, inputs: int) -> None:
+def _send_prepare(
+    channel: int, handoff: Handoff, generation: int, mark: int, *, is_worker: bool, inputs: int
+) -> None:
     message = protocol.encode(
         "prepare",
         protocol=protocol.VERSION,
@@ -118,6 +182,10 @@ def _send_prepare(channel: int, handoff: Handoff, generation: int, *, is_worker:
         template_check=handoff.template_check,
         watch=handoff.watch,
         has_inputs=inputs >= 0,
+        mark=f"{mark:08x}" if handoff.log_capture else "",
+        log_kind=handoff.log_kind,
+        log_colour=handoff.log_colour,
+        log_level=handoff.log_level,
     )
     memfds = [handoff.environ_fd] if inputs < 0 else [handoff.environ_fd, inputs]
     sock = socket.socket(fileno=channel)

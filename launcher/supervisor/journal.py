@@ -1,45 +1,69 @@
 """
-What prod-run itself says, and what its children write, on their way out.
+What prod-run itself says, on its way to the observer.
 
-Owns the one writer of our stdout, the form of our own lines, and who else hears them.
-Must never wait: the writer does not.
+Owns the words of one event as a message, and who else hears it.
+Must never wait: the observer's end does not.
 """
 
 from __future__ import annotations
 
-import os
 import time
 
+from launcher import protocol
 from launcher.logs import formats
-from launcher.logs.stdout import Stdout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from launcher.supervisor.observer import Observer
+
+Fields = tuple[tuple[str, object], ...]
+
+MOST_DETAIL = 28_000  # characters, of at most four bytes each, in one message
+
 
 class Journal:
-    """One event, one line; and the lines of others as they are."""
+    """One event, one line."""
 
-    __slots__ = ("_is_terminal", "_level", "listeners", "output")
+    __slots__ = ("_level", "listeners", "observer")
 
-    def __init__(self, fd: int, level: str) -> None:
-        self._is_terminal = os.isatty(fd)
+    def __init__(self, observer: Observer, level: str) -> None:
         self._level = level
-        self.output = Stdout(fd, notice=self._notice)
+        self.observer = observer
         self.listeners: list[Callable[[formats.Record], None]] = []
 
-    def log(self, level: str, event: str, fields: tuple[tuple[str, object], ...] = (), detail: str = "") -> None:
-        """Say one thing; whoever listens hears it whatever the level."""
+    def log(self, level: str, event: str, fields: Fields = (), detail: str = "", *, words_of: int = 0) -> None:
+        """
+        Say one thing; whoever listens hears it whatever the level.
+
+        `words_of` is the ticket of a process whose last words on stderr belong to it.
+        """
         record = formats.Record(time.time(), level, event, fields, detail)
         for listener in self.listeners:
             listener(record)
         if formats.is_at_least(level, self._level):
-            self.output.write(self._written(record))
+            self.observer.say(encoded(record, words_of))
 
-    def _written(self, record: formats.Record) -> bytes:
-        line = formats.console(record, colour=True) if self._is_terminal else formats.logfmt(record)
-        return line.encode()
 
-    def _notice(self, lines: int) -> bytes:
-        return self._written(formats.Record(time.time(), "warning", "dropped output", (("lines", lines),)))
+def encode(level: str, event: str, fields: Fields = ()) -> bytes:
+    """Turn one event, now, into a message for the observer."""
+    return encoded(formats.Record(time.time(), level, event, fields))
+
+
+def encoded(record: formats.Record, words_of: int = 0) -> bytes:
+    """Turn a record into a message for the observer; what is a number stays one."""
+    return protocol.encode(
+        "log",
+        time=record.time,
+        level=record.level,
+        event=record.event,
+        names=tuple(f"{_kind(value)}{name}" for name, value in record.fields),
+        values=tuple(formats.text_of(value) for _, value in record.fields),
+        detail=protocol.shorten(record.detail, MOST_DETAIL),
+        words_of=words_of,
+    )
+
+
+def _kind(value: object) -> str:
+    return "n" if isinstance(value, int | float) and not isinstance(value, bool) else "t"

@@ -16,6 +16,7 @@ from launcher.signals import ASK_OF, name_of
 from launcher.supervisor import actions as do
 from launcher.supervisor import children, status
 from launcher.supervisor import events as on
+from launcher.supervisor.memory_kills import MemoryKills
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     from launcher.supervisor.carry_out import Hands
     from launcher.supervisor.machine import Machine
 
-LINGER = 1.0  # seconds at the end for a slow reader of our output
+FLUSH = 2.0  # seconds at the end for the observer to write what it has
 LATE = 2.0  # seconds; a later wake-up means that the machine, or this process, was suspended
+
+
+class Clock:
+    """Monotonic seconds, less those in which nobody could do anything."""
+
+    __slots__ = ("skew",)
+
+    def __init__(self) -> None:
+        self.skew = 0.0
+
+    def now(self) -> float:
+        """Return the time that counts."""
+        return time.monotonic() - self.skew
 
 
 class Watcher:
@@ -41,6 +55,10 @@ class Watcher:
         """Call back when `fd` is ready; the callback must not wait."""
         self._epoll.register(fd, mask)
         self._callbacks[fd] = callback
+
+    def change(self, fd: int, mask: int) -> None:
+        """Wait for something else on `fd` from now on, or once more (EPOLLONESHOT)."""
+        self._epoll.modify(fd, mask)
 
     def forget(self, fd: int) -> None:
         """Stop watching; to be called before `fd` is closed."""
@@ -65,15 +83,18 @@ class Watcher:
 class Loop:
     """Feeds the machine, and does what it says, until it says Exit."""
 
-    __slots__ = ("_hands", "_machine", "_set_title", "_signals", "_skew", "_title", "_watcher")
+    __slots__ = ("_clock", "_hands", "_machine", "_memory_kills", "_set_title", "_signals", "_title", "_watcher")
 
-    def __init__(self, machine: Machine, hands: Hands, watcher: Watcher, set_title: Callable[[str], None]) -> None:
+    def __init__(
+        self, machine: Machine, hands: Hands, watcher: Watcher, clock: Clock, set_title: Callable[[str], None]
+    ) -> None:
+        self._clock = clock
         self._machine = machine
         self._hands = hands
+        self._memory_kills = MemoryKills()
         self._watcher = watcher
         self._set_title = set_title
         self._title = ""
-        self._skew = 0.0  # seconds that did not count, because nobody could do anything in them
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         watcher.watch(self._signals, self._on_signals)
@@ -83,44 +104,39 @@ class Loop:
         self._turn([on.Tick()])
         while self._hands.exit_code is None:
             self._turn(self._wait() or [on.Tick()])
-        self._linger()
+        self._end_observer()
         return self._hands.exit_code
 
-    def now(self) -> float:
-        """Return monotonic seconds, less those in which the machine was suspended."""
-        return time.monotonic() - self._skew
-
     def _wait(self) -> list[on.Event]:
-        upwards = self._hands.upwards
+        upwards, observer = self._hands.upwards, self._hands.observer
         upwards.watch()
-        deadline = self._machine.next_deadline()
-        if upwards.watchdog_at is not None:
-            sign = upwards.watchdog_at - self._skew
-            deadline = sign if deadline is None else min(deadline, sign)
-        began = self.now()
-        self._mind_output()
+        observer.tend()
+        watchdog = None if upwards.watchdog_at is None else upwards.watchdog_at - self._clock.skew
+        times = (self._machine.next_deadline(), watchdog, observer.deadline())
+        deadline = min((time for time in times if time is not None), default=None)
+        began = self._clock.now()
         self._show_title()
         events = self._watcher.wait(None if deadline is None else max(0.0, deadline - began))
-        if deadline is not None and self.now() - max(deadline, began) > LATE:
+        if deadline is not None and self._clock.now() - max(deadline, began) > LATE:
             # Suspended, or stopped: those we wait for were too.  The whole wait is given back, so that a
             # deadline that is overdue only because of us leaves them the time they had left.
-            late = self.now() - began
-            self._skew += late
+            late = self._clock.now() - began
+            self._clock.skew += late
             self._hands.journal.log("warning", "woke up late: deadlines moved", (("by", f"{late:.1f}s"),))
         return events
 
-    def _linger(self) -> None:
-        """Give whoever reads our output a moment to take the last lines, then let go of it."""
-        ends = time.monotonic() + LINGER
-        while self._hands.journal.output.wants_write and (left := ends - time.monotonic()) > 0:
-            self._mind_output()
+    def _end_observer(self) -> None:
+        """Let the observer write the last lines; what it cannot in time is lost with it (PDEATHSIG)."""
+        observer = self._hands.observer
+        observer.end()
+        ends = time.monotonic() + FLUSH
+        while not observer.is_over and (left := ends - time.monotonic()) > 0:
             self._watcher.wait(left)
-        self._hands.journal.output.close()
 
     def _turn(self, events: list[on.Event]) -> None:
         """Record, decide, carry out, until nothing more follows."""
         while events:
-            now = self.now()
+            now = self._clock.now()
             for event in events:
                 self._machine.record(event, now)
             events = []
@@ -137,21 +153,8 @@ class Loop:
             return events
         events += [on.Asked(ASK_OF[number], name_of(number)) for number in numbers if number in ASK_OF]
         # At any signal: SIGCHLD itself may have found the pipe full.
-        dead = children.reap()
+        dead = [death for death in children.reap(self._memory_kills) if not self._hands.observer.exited(death.pid)]
         return events + children.last_messages(self._hands.children, dead) + dead
-
-    def _mind_output(self) -> None:
-        """Wait for room in our own output only while something is queued for it."""
-        output = self._hands.journal.output
-        fd, is_watching = output.fileno(), self._watcher.is_watching(output.fileno())
-        if output.wants_write and not is_watching:
-            self._watcher.watch(fd, self._flush, select.EPOLLOUT)
-        elif is_watching and not output.wants_write:
-            self._watcher.forget(fd)
-
-    def _flush(self) -> list[on.Event]:
-        self._hands.journal.output.flush()
-        return []
 
     def _show_title(self) -> None:
         title = status.sentence(self._machine)

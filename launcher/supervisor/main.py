@@ -18,8 +18,9 @@ from launcher.signals import ASK_OF
 from launcher.supervisor.carry_out import Hands
 from launcher.supervisor.control import Control
 from launcher.supervisor.journal import Journal
-from launcher.supervisor.loop import Loop, Watcher
+from launcher.supervisor.loop import Clock, Loop, Watcher
 from launcher.supervisor.machine import Machine
+from launcher.supervisor.observer import Observer
 from launcher.supervisor.records import Policy
 from launcher.supervisor.unix_sockets import unlink_if_ours
 
@@ -52,7 +53,7 @@ def _read(fd: int) -> Handoff:
     data = os.pread(fd, os.fstat(fd).st_size, 0)
     os.close(fd)
     handoff = handoffs.decode(data)
-    ends = handoff.zygote[1:] if handoff.zygote else ()
+    ends = handoff.zygote[2:] if handoff.zygote else ()
     for inherited in (handoff.environ_fd, handoff.lock_fd, *(listener.fd for listener in handoff.listeners), *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)
@@ -61,7 +62,8 @@ def _read(fd: int) -> Handoff:
 
 def _assemble(handoff: Handoff) -> Loop:
     watcher = Watcher()
-    journal = Journal(1, handoff.log_level)
+    clock = Clock()
+    journal = Journal(Observer(handoff, watcher, clock.now, _chance), handoff.log_level)
     hands = Hands(handoff, watcher, journal)
     policy = Policy(
         workers=handoff.workers,
@@ -82,9 +84,9 @@ def _assemble(handoff: Handoff) -> Loop:
     # The handlers must be there before the mask is lifted: signals wait since the exec.
     for number in (*ASK_OF, signal.SIGCHLD):
         signal.signal(number, _note)
-    loop = Loop(machine, hands, watcher, _title_setter())
+    loop = Loop(machine, hands, watcher, clock, _title_setter())
     if handoff.control:
-        _open_control(Control(handoff.control, machine, watcher, loop.now), journal)
+        _open_control(Control(handoff.control, machine, watcher, clock.now), journal)
     return loop
 
 

@@ -17,6 +17,7 @@ class Dead(NamedTuple):
     """How somebody ended, and the last ticket that had been given out by then."""
 
     code: int
+    note: str
     last_ticket: int
 
 
@@ -51,9 +52,9 @@ class Processes:
         # A number that is alive again cannot be the group of a dead one any more.
         self.leftovers.pop(pid, None)
 
-    def bury(self, pid: int, code: int) -> None:
+    def bury(self, pid: int, code: int, note: str = "") -> None:
         """Note the death of somebody unknown: perhaps the announcement is still to come (DESIGN §2)."""
-        self.unclaimed[pid] = Dead(code, self.last_ticket)
+        self.unclaimed[pid] = Dead(code, note, self.last_ticket)
 
     def claim(self, process: Process) -> Dead | None:
         """Return how a process ended that died before it was announced."""
@@ -79,8 +80,7 @@ class Processes:
                 self.orphans += 1
 
 
-def in_words(code: int) -> str:
-    """Say how a process ended: `exit 3`, `SIGKILL`."""
-    if code >= 0:
-        return f"exit {code}"
-    return name_of(-code)
+def in_words(code: int, note: str = "") -> str:
+    """Say how a process ended: `exit 3`, `SIGKILL`, `SIGSEGV (core dumped)`."""
+    how = f"exit {code}" if code >= 0 else name_of(-code)
+    return f"{how} ({note})" if note else how

@@ -88,8 +88,8 @@ class Records:
     def note(self, event: on.Event, now: float) -> None:
         """Write down what happened; `now` is monotonic seconds."""
         match event:
-            case on.ProcessExited(pid, code):
-                self._on_exited(pid, code, now)
+            case on.ProcessExited():
+                self._on_exited(event, now)
             case on.GroupGone(pgid):
                 self.processes.leftovers.pop(pgid, None)
             case on.OrphansLeft(count):
@@ -202,12 +202,12 @@ class Records:
 
     # ── who died ────────────────────────────────────────────────────────────────────────
 
-    def _on_exited(self, pid: int, code: int, now: float) -> None:
-        process = self.processes.by_pid.get(pid)
+    def _on_exited(self, death: on.ProcessExited, now: float) -> None:
+        process = self.processes.by_pid.get(death.pid)
         if process is not None:
-            self._ended(process, code, now)
+            self._ended(process, death.code, now, death.note)
             return
-        self.processes.bury(pid, code)
+        self.processes.bury(*death)
         for pgid in self.processes.leftovers:
             self._order(do.SignalGroup(pgid, 0))
         if self.stop and self.stop.stage in (Stage.SWEEP, Stage.LAST_SWEEP):
@@ -219,11 +219,11 @@ class Records:
         self.processes.name(process, pid)
         dead = self.processes.claim(process)
         if dead:
-            self._ended(process, dead.code, now)
+            self._ended(process, dead.code, now, dead.note)
         elif process.state in (State.KILLED, State.STUCK):
             self._kill(process, now)
 
-    def _ended(self, process: Process, code: int, now: float) -> None:
+    def _ended(self, process: Process, code: int, now: float, note: str = "") -> None:
         self._over(process)
         in_a_hurry = self.stop is not None and self.stop.immediate
         self.processes.leftovers[process.pid] = now if in_a_hurry else now + GRACE
@@ -231,14 +231,14 @@ class Records:
             self._order(do.SignalGroup(process.pid, signal.SIGTERM))
         if process.state in LEAVING:
             if process.is_worker:
-                self._log_end("info", "ended worker", process, code, now)
+                self._log_end("info", "ended worker", process, in_words(code, note), now)
             return
         if process.is_worker and self._is_done(process, code):
             process.generation.done[process.slot] = code
-            self._log_end("info", "finished worker", process, code, now)
+            self._log_end("info", "finished worker", process, in_words(code, note), now)
             return
-        self._log_end("error", f"lost {process.role}", process, code, now)
-        self._failed(process, f"a {process.role} ended: {in_words(code)}", now)
+        self._log_end("error", f"lost {process.role}", process, in_words(code, note), now, words_of=process.ticket)
+        self._failed(process, f"a {process.role} ended: {in_words(code, note)}", now)
 
     def _is_done(self, worker: Process, code: int) -> bool:
         """Say whether this end means that the work is done (DESIGN §3.6)."""
@@ -379,9 +379,9 @@ class Records:
     def _log(self, level: str, event: str, **fields: str | float) -> None:
         self.orders.append(do.Log(level, event, tuple(fields.items())))
 
-    def _log_end(self, level: str, event: str, process: Process, code: int, now: float) -> None:
-        after = f"{now - process.started:.2f}s"
-        self._log(level, event, **identity(process), how=in_words(code), after=after)
+    def _log_end(self, level: str, event: str, process: Process, how: str, now: float, words_of: int = 0) -> None:
+        fields = {**identity(process), "how": how, "after": f"{now - process.started:.2f}s"}
+        self._order(do.Log(level, event, tuple(fields.items()), words_of=words_of))
 
 
 def in_short(process: Process) -> str:

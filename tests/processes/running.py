@@ -8,6 +8,7 @@ limit, and shows all output when a fact does not come.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -31,15 +32,22 @@ class NotSeenError(AssertionError):
 
 
 class Line(dict[str, str]):
-    """One line of output: the fields of a logfmt line (`event`, `level`, …), and always `text`."""
+    """
+    One line of output: the fields of a logfmt line (`event`, `level`, …), and always `text`.
+
+    The text of a line that a process of the app printed is what it printed.
+    """
 
     @classmethod
     def parse(cls, text: str) -> Line:
-        """Read a line of prod-run's own; other output has only `text`."""
+        """Read a line; what did not come from prod-run's log has only `text`."""
         fields = {}
         if text.startswith("time="):
             with contextlib.suppress(ValueError):
                 fields = dict(word.split("=", 1) for word in shlex.split(text) if "=" in word)
+        _, separator, quoted = text.partition(' message="')
+        if separator and fields.get("stream"):
+            text = json.loads(f'"{quoted}')
         return cls(fields, text=text)
 
 

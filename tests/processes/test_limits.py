@@ -129,7 +129,7 @@ def test_a_straggler_of_a_reload_is_killed_too(start: Callable[..., Running], ap
     app(DEAF)
     running = start("-w", 2, "--drain-timeout", "500ms", "app:main")
     running.wait_for(event="committed", generation=1)
-    former = children_of(running.pid)
+    former = [*running.zygotes(), *running.workers()]
     app(DEAF)
     assert running.reload()["event"] == "committed"
     running.wait_for(event="retired", generation=1)
@@ -287,9 +287,9 @@ def test_the_last_lines_wait_for_a_slow_reader(
         while os.write(writing, b"." * 4096):
             pass
     os.close(writing)
-    family = children_of(running.pid)
+    family = [*running.zygotes(), *running.workers(), running.spare()]
     running.send(signal.SIGTERM)
-    until(lambda: not any(map(is_alive, family)), "the end of its children")
+    until(lambda: not any(map(is_alive, family)), "the end of the app's processes")
     taken = bytearray()
     until(lambda: taken.extend(_take(reading)) or running.process.poll() is not None, "its own end")
     taken += _take(reading)

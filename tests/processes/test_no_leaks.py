@@ -92,7 +92,7 @@ def _kill_all(running: Running) -> None:
 
 def _all_holdings(running: Running) -> tuple[Holdings, Holdings]:
     running.spare()
-    until(lambda: len(children_of(running.pid)) == 3, "only a zygote, a worker and a spare")
+    until(lambda: len(children_of(running.pid)) == 4, "only observer, zygote, worker and spare")
     return _holdings(running.pid), _holdings(running.zygotes()[0])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import LIMIT, Running, children_of, descriptors, signals_in, until
+from tests.processes.running import LIMIT, Line, Running, children_of, descriptors, signals_in, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,11 @@ def into(fd: int) -> tuple[str, ...]:
     return (sys.executable, "-c", code, str(fd))
 
 
+def printed(log: Path) -> list[str]:
+    """Return the texts of the lines in a log file."""
+    return [Line.parse(text)["text"] for text in log.read_text().splitlines()]
+
+
 @pytest.mark.slow
 def test_no_line_of_four_chatty_workers_is_lost_or_torn(
     start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
@@ -56,7 +61,7 @@ def test_no_line_of_four_chatty_workers_is_lost_or_torn(
         until(lambda: len(list(tmp_path.glob("done.*"))) == 4, "all has been written")
         assert running.stop() == 0
         reader.wait(LIMIT)
-    texts = [text for text in (tmp_path / "log").read_text().splitlines() if text.startswith("<")]
+    texts = [text for text in printed(tmp_path / "log") if text.startswith("<")]
     found = [re.fullmatch(r"<(\d) (\d+) (x*)>", text) for text in texts]
 
     assert len(found) == 4 * 5000
@@ -108,9 +113,9 @@ def test_a_full_pipe_that_nobody_reads_harms_neither_workers_nor_the_stop(
     """Megabytes are written, workers never wait for the reader, a reload commits, SIGTERM ends all with 0."""
     running, reading = unread(start)
     until(lambda: len(list(tmp_path.glob("done.*"))) == 2, "both workers have written everything")
-    first = children_of(running.pid)
+    first = {*running.zygotes(), *running.workers(), running.spare()}
     running.send(signal.SIGHUP)
-    until(lambda: not set(first) & set(children_of(running.pid)), "the old generation is gone")
+    until(lambda: not first & set(children_of(running.pid)), "the old generation is gone")
 
     assert len(running.workers()) == 2
     assert running.stop() == 0
@@ -191,7 +196,7 @@ def test_an_inherited_log_file_is_appended_to_from_where_it_stands(
     until((tmp_path / "done.0").exists, "the worker has written")
 
     assert running.stop() == 0
-    texts = log.read_text().splitlines()
+    texts = printed(log)
     assert sum(text.startswith("<0 ") for text in texts) == 50
     assert "event=stopped" in texts[-1]
 

@@ -61,10 +61,10 @@ def test_a_thousand_orphans_leave_no_zombie(
     assert running.wait_for(event="started")["pid"] == "1"
     running.wait_for("all orphaned")
     init = children_of(running.pid)[0]
-    until(lambda: len(children_of(init)) == ORPHANS + 3, "the orphans, the zygote, the worker and the spare")
+    until(lambda: len(children_of(init)) == ORPHANS + 4, "the orphans, observer, zygote, worker, spare")
     (tmp_path / "let them die").write_text("")
     running.wait_for("let go")
-    until(lambda: len(children_of(init)) == 3, "only the zygote, the worker and the spare")
+    until(lambda: len(children_of(init)) == 4, "only observer, zygote, worker and spare")
     until(lambda: not _zombies(init), "no zombie")
     os.kill(init, signal.SIGUSR1)
     report = running.wait_for(event="status")

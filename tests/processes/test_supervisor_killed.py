@@ -34,7 +34,7 @@ def test_workers_and_zygote_go_with_it(start: Callable[..., Running], hello: Cal
     running.wait_for(event="committed")
     running.spare()
     with _connections(running, 4):
-        took = _time_to_end(running, 5)
+        took = _time_to_end(running, 6)
 
     assert took < ALLOWED
     _assert_free(running.address())
@@ -48,7 +48,7 @@ def test_deaf_workers_go_with_it(start: Callable[..., Running], hello: Callable[
     until(lambda: "hello" in running.ask(), "an answer")
     running.spare()
 
-    assert _time_to_end(running, 4) < ALLOWED
+    assert _time_to_end(running, 5) < ALLOWED
     _assert_free(running.address())
 
 
@@ -60,7 +60,7 @@ def test_workers_that_import_for_themselves_go_with_it(
     running = start("-w", 2, "--preload", "never", "-b", "127.0.0.1:0", "hello:main")
     running.wait_for(event="committed")
 
-    assert _time_to_end(running, 2) < ALLOWED
+    assert _time_to_end(running, 3) < ALLOWED
     _assert_free(running.address())
 
 
@@ -79,7 +79,8 @@ def test_an_unfinished_reload_goes_with_it(
     running.spare()
     running.send(signal.SIGHUP)
     until(lambda: f"generation 2 {state}" in title(running.pid), state)
-    expected = 5 if state == "preparing" else 7  # zygote, two workers, spare; another zygote, and its two workers
+    # Observer, zygote, two workers, spare; another zygote, and its two workers.
+    expected = 6 if state == "preparing" else 8
     until(lambda: len(children_of(running.pid)) == expected, f"{expected} children")
 
     assert _time_to_end(running, expected) < ALLOWED

@@ -488,8 +488,8 @@ def test_the_apps_traceback_shows_the_apps_frames_alone(
     running = start("app:main")
 
     assert running.wait() == 70
-    # From the import it is the detail of a record, from a worker plain output.
-    shown = [line.get("detail", line["text"]).replace("\\n", "\n") for line in running.lines]
+    # From the import it is the detail of prod-run's record, from a worker a record of its own.
+    shown = [(line.get("detail") or line.get("exc", "")).replace("\\n", "\n") for line in running.lines]
     frames = [text for text in "\n".join(shown).splitlines() if text.lstrip().startswith("File ")]
     assert "SyntaxError" in running.text() if how == "syntax" else "no fuel" in running.text()
     assert frames[0].strip().startswith(f'File "{tmp_path}/app.py"')

@@ -114,7 +114,7 @@ def test_the_environment_at_exec_is_the_minimal_list(
         running.spare()
     tree = [running.pid, *children_of(running.pid)]
 
-    assert len(tree) == (5 if preload == "always" else 3)
+    assert len(tree) == (6 if preload == "always" else 4)  # the observer among them
     for pid in tree:
         names = environ(pid).keys()
         assert {"PATH", "LC_ALL", "PYTHONHASHSEED", "SPT_NOENV"} <= names, title(pid)
@@ -295,7 +295,7 @@ def test_each_process_has_its_own_descriptors_and_none_of_the_callers(
     # No two processes have an output pipe or a channel in common but with the supervisor.
     own = [
         set(of[pid].values()) - {"/dev/null", listener, "/memfd:heartbeats (deleted)", "anon_inode:[eventfd]"}
-        for pid in children_of(running.pid)
+        for pid in (*running.zygotes(), *running.workers())
     ]
     assert sum(map(len, own)) == len(set.union(*own))
     assert all(facts_of(tmp_path, slot)["inheritable"] == [] for slot in (0, 1))

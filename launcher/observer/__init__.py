@@ -1,0 +1,1 @@
+"""What the observer process runs: it reads what the others print, and writes it where logs go."""

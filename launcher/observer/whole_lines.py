@@ -1,0 +1,92 @@
+"""
+Whole lines out of pieces.
+
+Owns what has no newline yet, the cap on a line's length, and the last words of a stream.
+Pure: it must never read or wait.
+"""
+
+from __future__ import annotations
+
+from launcher.logs.raw import CUT
+
+LONGEST = 64 * 1024  # a longer line is cut
+
+_WORDS = 16 * 1024
+_LONGEST_CHARACTER = 4
+
+
+class WholeLines:
+    """One stream of bytes as lines; what is longer than `LONGEST` is cut and marked."""
+
+    def __init__(self, *, remember: bool) -> None:
+        """Start at the beginning of a line; with `remember`, keep the last words."""
+        self.partial = b""  # a line without its end
+        self._remember = remember
+        self._words = b""
+        self._is_skipping = False  # the rest of a line that was cut
+        self._is_continued = False  # the beginning of this line was given out already
+
+    def add(self, piece: bytes) -> bytes:
+        """Return the lines that are whole now; `piece` is not longer than `LONGEST`."""
+        if self._is_skipping:
+            _, newline, piece = piece.partition(b"\n")
+            self._is_skipping = not newline
+        data = self.partial + piece if self.partial else piece
+        head = b""
+        # Only the first line can be too long: a piece alone is not.
+        if len(data) > LONGEST:
+            first = data.find(b"\n")
+            if first < 0 or first > LONGEST:
+                head = _cut(data)
+                self._is_skipping = first < 0
+                data = data[first + 1 :] if first >= 0 else b""
+        end = data.rfind(b"\n") + 1
+        self.partial = data[end:]
+        whole = head + data[:end]
+        self._note(whole)
+        if self._is_continued and whole:
+            self._is_continued = False
+            # Only the newline was missing.
+            whole = whole.removeprefix(b"\n")
+        return whole
+
+    def give(self, *, is_last: bool) -> bytes:
+        """Return what there is of the unfinished line; unless it is the last, half a character waits for the rest."""
+        end = len(self.partial) if is_last else _end_of_characters(self.partial)
+        given, self.partial = self.partial[:end], self.partial[end:]
+        self._note(given)
+        self._is_continued = self._is_continued or bool(given)
+        return given
+
+    def last_words(self) -> bytes:
+        """Return the last 16 KiB the unfinished line included; they begin with a line if there is more than one."""
+        words = self._words + self.partial
+        start = max(len(words) - _WORDS, 0)
+        return words[words.find(b"\n", start - 1, -1) + 1 if start else 0 :][-_WORDS:]
+
+    def _note(self, data: bytes) -> None:
+        if self._remember and data:
+            # One more than is shown: it tells whether the first line is whole.
+            self._words = (self._words + data[-_WORDS - 1 :])[-_WORDS - 1 :]
+
+
+def _cut(line: bytes) -> bytes:
+    end = LONGEST
+    # utf-8(7): 10xxxxxx continues a character, which is not cut in two.
+    while end > LONGEST - _LONGEST_CHARACTER and line[end] & 0xC0 == 0x80:  # noqa: PLR2004
+        end -= 1
+    return line[:end] + CUT + b"\n"
+
+
+def _end_of_characters(data: bytes) -> int:
+    """Return the length without a character's beginning at the end; all of it if there is nothing else."""
+    end = len(data)
+    for back in range(1, min(_LONGEST_CHARACTER, end)):
+        byte = data[end - back]
+        # utf-8(7): 110xxxxx begins two bytes, 1110xxxx three, 11110xxx four.
+        length = (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)  # noqa: PLR2004
+        if length:
+            return end - back if length >= back else end
+        if byte < 0x80:  # noqa: PLR2004
+            break
+    return end

@@ -177,6 +177,8 @@ def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
     return Wanted(
         target=chosen.target,
         interface=chosen.interface,
+        is_factory=chosen.is_factory,
+        server_options=chosen.server_options,
         config=chosen.config,
         env_files=chosen.env_files,
         secrets_dirs=secrets_dirs(chosen.secrets_dirs),
@@ -204,7 +206,7 @@ def _declared(chosen: Settings) -> type:
     if chosen.config:
         found: object = load.find(chosen.config)
     else:
-        function = load.load(chosen.target, chosen.interface).function
+        function = load.load(chosen.target, chosen.interface, is_factory=chosen.is_factory).function
         from launcher.appconfig.annotations import find_class  # noqa: PLC0415  inspect and typing
 
         found = find_class(function)

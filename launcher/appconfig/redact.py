@@ -1,7 +1,7 @@
 """
 Hiding secrets in texts that somebody will see.
 
-Owns the forms in which a value can turn up (as it is, percent-encoded, base64, escaped as in JSON or `repr`)
+Owns the forms in which a value can turn up (as it is, percent-encoded, base64, escaped as in JSON, `repr` or HTML)
 and the word that takes its place.  Must never keep a text, or fail on one.
 """
 
@@ -20,6 +20,15 @@ LEAST_CHARACTERS = 6  # a shorter value would be found in the middle of words, a
 
 # The user information of a URL goes to the last @ before the path; a password with a bare / is met too.
 _URL_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#:]*:([^/?#]*)|[^:@]*:([^@]*))@")
+
+# What html.escape, markupsafe and XML libraries write.
+_HTML = {
+    "&": ("&amp;",),
+    "<": ("&lt;",),
+    ">": ("&gt;",),
+    '"': ("&quot;", "&#34;"),
+    "'": ("&#x27;", "&#39;", "&apos;"),
+}
 
 
 class Redactor:
@@ -94,11 +103,11 @@ def _joined(patterns: Iterable[str]) -> str:
 
 
 def _encodings(char: str) -> list[str]:
-    """List the patterns of a character as it is and percent-encoded: encoders differ in which they encode."""
+    """List the patterns of a character: as it is, percent-encoded (encoders differ in which they encode), in HTML."""
     if char.isascii() and char.isalnum():
         return [char]
     hexadecimal = "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
     # RFC 3986 2.1: upper and lower case digits are the same.
     either_case = "".join(f"[{digit.upper()}{digit}]" if digit.isalpha() else digit for digit in hexadecimal)
     # Encoded first: after a raw % the 25 of an encoded one would be left.
-    return [either_case, re.escape(char), *([r"\+"] if char == " " else [])]
+    return [either_case, *_HTML.get(char, ()), re.escape(char), *([r"\+"] if char == " " else [])]

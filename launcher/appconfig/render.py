@@ -29,6 +29,19 @@ _LONGEST_OUTPUT = 1 << 20  # bytes of a check's that are looked at
 _SHOWN_LINES = 5
 
 
+def read_regular(path: str) -> bytes:
+    """
+    Read a file that a template is made of; a FIFO is not waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(0, "it is not a regular file")
+        return file.read()
+
+
 class Inputs(NamedTuple):
     """What templates are filled with."""
 
@@ -37,6 +50,7 @@ class Inputs(NamedTuple):
     config: object  # `cfg` in Jinja; None if there is none
     generation: int
     hostname: str
+    read: Callable[[str], bytes] = read_regular  # templates, and what they ask for with file()
 
     def value(self, name: str) -> str | None:
         """Return a variable's or secret's value."""
@@ -70,7 +84,7 @@ def _render(template: Template, inputs: Inputs) -> tuple[Rendered, list[Problem]
 
     def read(path: str) -> bytes:
         reads.append(os.path.join(os.path.dirname(os.path.abspath(template.source)), path))
-        return _read_regular(reads[-1])
+        return inputs.read(reads[-1])
 
     content, secrets = b"", frozenset[str]()
     try:
@@ -125,13 +139,6 @@ def _refuse_open_mode(template: Template, secrets: frozenset[str]) -> list[Probl
         return []
     reason = f"holds a secret ({', '.join(sorted(secrets))}), and its mode {template.mode:04o} lets others at it"
     return [Problem(template.source, reason, f"Write {template.source}:{template.destination}:0600, or 0640")]
-
-
-def _read_regular(path: str) -> bytes:
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(0, "it is not a regular file")
-        return file.read()
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -158,14 +158,17 @@ def run(paths: tuple[str, ...], channel: socket.socket, *, settle: float = SETTL
     r"""
     Watch files until the other end of the channel is closed.
 
-    One datagram says `watching`: no change after it is missed.  For each change one says `changed`, and each
-    path behind a NUL.
+    One datagram says `watching`, once it has been quiet: no change after it is missed.  For each change one says
+    `changed`, and each path behind a NUL.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
     _tell_when_closed(channel)
-    watch = Watch(paths, Listening(), time.monotonic, settle, longest)
-    wait = LOOK_AGAIN
+    listening = Listening()
+    listening.listen(directories(paths))
     try:
+        _await_quiet(channel, settle, longest)
+        watch = Watch(paths, listening, time.monotonic, settle, longest)
+        wait = LOOK_AGAIN
         channel.send(b"watching")
         while not _is_closed(channel):
             found, wait = watch.step(stirred=Listening.wait(wait))
@@ -173,6 +176,15 @@ def run(paths: tuple[str, ...], channel: socket.socket, *, settle: float = SETTL
                 channel.send(b"\0".join((b"changed", *map(os.fsencode, found))))
     except (BrokenPipeError, ConnectionResetError):
         return
+
+
+def _await_quiet(channel: socket.socket, settle: float, longest: float) -> None:
+    # What was loaded may be of the middle of a deployment: looked at now, each reload would be followed by another.
+    pending: Pending | None = Pending(*[time.monotonic()] * 2)
+    wait = settle
+    while pending and not _is_closed(channel):
+        stirred = Listening.wait(wait)
+        pending, _, wait = next_step(pending, time.monotonic(), stirred=stirred, settle=settle, longest=longest)
 
 
 def _hash(path: str) -> bytes:

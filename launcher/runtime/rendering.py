@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from launcher.appconfig.place import Staged
     from launcher.errors import Problem
     from launcher.runtime.prepare import Wanted
+    from launcher.runtime.snapshot import RecordedFiles
 
 
 class Made(NamedTuple):
@@ -67,6 +68,7 @@ def make(
     loads: tuple[Loaded, ...],
     config: object,
     redact: Callable[[str], str],
+    files: RecordedFiles,
     *,
     is_known: bool,
     is_certain: bool,
@@ -79,6 +81,7 @@ def make(
         loads: the configuration.
         config: what templates call `cfg`; None: there is none.
         redact: takes the secrets out of what the check printed.
+        files: takes in what templates are made of, so that `--watch` knows what changed since then.
         is_known: it is known what the app declares.
         is_certain: nothing else is wrong; otherwise nothing stays staged, and nothing is checked.
     """
@@ -86,12 +89,19 @@ def make(
     unknown = _unknown_values(loads)
     secrets = {name: value.reveal() for loaded in loads for name, value in loaded.secrets.items()}
     hidden = {row.name for loaded in loads for row in loaded.rows if row.is_secret}
+
+    def read(path: str) -> bytes:
+        data = render.read_regular(path)
+        files.note(path, data)
+        return data
+
     inputs = render.Inputs(
         {**os.environ, **unknown},
         {**secrets, **{name: value for name, value in unknown.items() if name in hidden}} if is_known else _Anything(),
         config,
         wanted.generation,
         os.uname().nodename,
+        read,
     )
     rendered, problems = render.render_all(chosen, inputs)
     staged: list[Staged] = []

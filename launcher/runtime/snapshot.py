@@ -12,7 +12,7 @@ import fcntl
 import os
 
 from launcher import protocol
-from launcher.appconfig.secret_files import Contents, Files
+from launcher.appconfig.secret_files import MOST_BYTES, Contents, Files
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -51,6 +51,11 @@ class RecordedFiles(Files):
         super().__init__()
         # What was to be said about permissions has been said.
         self._read.update({path: None if data is None else Contents(data) for path, data in (known or {}).items()})
+
+    def note(self, path: str, data: bytes) -> None:
+        """Take in what somebody else has read; more than `read` would is left out."""
+        if len(data) <= MOST_BYTES:
+            self._read.setdefault(path, Contents(data))
 
     def found(self) -> dict[str, bytes | None]:
         """Return what was looked for, without what could not be used."""

@@ -153,7 +153,7 @@ HUP = signal.SIGHUP
 NOT_MANY = tuple(name for name in NAMES if name != "many")  # 200 interpreters of their own would say nothing new
 
 ALL = (
-    Contender("prod-run", "prod-run", prod_run, reload=HUP, measures=NAMES),
+    Contender("prod-run", "prod-run", prod_run, reload=HUP, measures=(*NAMES, "check")),  # nobody else has the last
     Contender("gunicorn", "gunicorn", gunicorn, ("gunicorn",), reload=HUP, measures=NAMES, files=("gunicorn_conf.py",)),
     Contender("gunicorn-preload", "gunicorn", gunicorn_preload, ("gunicorn",), files=("gunicorn_conf.py",)),
     Contender("uwsgi", "uwsgi", uwsgi, ("pyuwsgi",)),

@@ -6,18 +6,23 @@ Owns what is measured and how it is seen (`SEEN`).  Must never compare: `table` 
 
 from __future__ import annotations
 
+import compileall
 import os
 import random
 import re
 import shutil
 import signal
+import statistics
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.bench import procfs
+from tests.bench import environment, procfs
+from tests.bench.contenders import Place
 from tests.bench.load import Load
-from tests.bench.session import SLOW, NotSeenError, Session, import_alone, pause
+from tests.bench.session import APPS, SLOW, TRIVIAL, NotSeenError, Session, environ, import_alone, pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +35,7 @@ MB = 1_000_000
 KILLS_OF_ONE_TREE = 10  # more in a row is a crash loop, which good supervisors slow down
 KILLING_TIME = 10.0  # seconds after which a contender with slow replacements has shown enough
 SLOW_REPLACEMENT = 1000.0  # ms; after one of these a new tree is taken: granian would call the next a crash loop
+CHECKS = 10  # in one round
 SETTLING = 1.0  # seconds until a contender that has started counts as idle
 
 
@@ -173,8 +179,28 @@ def many(contender: Contender, lengths: Lengths) -> Figures:
     }
 
 
+def check(contender: Contender, lengths: Lengths) -> Figures:
+    """`--check-config` of a small app beside a plain import of what it needs, in turns."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        shutil.copytree(APPS, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(directory, quiet=2)
+        place = Place(Path(directory), 0, 1, environment.BIN)
+        variables = environ(TRIVIAL, place.directory) | {"SHOP_NAME": "x", "SHOP_TOKEN": "x"}
+        plain = [place.bin / "python", "-c", "import click, environ, configured"]
+        checked = [place.bin / "prod-run", "--check-config", "configured:main"]
+        took: dict[str, list[float]] = {"imported": [], "checked": []}
+        for _ in range(CHECKS):
+            for name, argv in (("imported", plain), ("checked", checked)):
+                began = time.monotonic()
+                ended = subprocess.run(argv, cwd=directory, env=variables, capture_output=True)
+                took[name].append(1000 * (time.monotonic() - began))
+                if ended.returncode:
+                    raise NotSeenError(contender.name, f"{name}: {ended.stderr.decode()[-200:]}")
+    return {**took, "check": [statistics.median(took["checked"]) / statistics.median(took["imported"])]}
+
+
 MEASURES: dict[str, Callable[[Contender, Lengths], Figures]] = {
-    function.__name__: function for function in (first, up, slow, kill, reload, memory, own, idle, many)
+    function.__name__: function for function in (first, up, slow, kill, reload, memory, own, idle, many, check)
 }
 
 SEEN = f"""\
@@ -196,4 +222,6 @@ memory      8 workers of the slow app; requests pause for 2 ms and touch no obje
 own         first process of 4 trivial workers (s6: all but the workers); dirty = Private_Dirty, less that of
             `python -I -S -c 'input()'` at the same time
 idle        strace -f of all processes, 4 trivial workers; calls that begin in the time; own = all but the workers
-many        time on the processor of the supervisor from its schedstat, less that with 1 worker, for each worker more"""
+many        time on the processor of the supervisor from its schedstat, less that with 1 worker, for each worker more
+check       --check-config of an app with three variables and a secret, in medians of
+            `python -c "import click, environ, configured"`, which imports the same app; {CHECKS} of each in turns"""

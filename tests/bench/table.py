@@ -66,6 +66,9 @@ ROWS = (
         "≤ 1.25 of that",
         lambda own, _, ours: own <= 1.25 * ours.get("CPU at 50", own),
     ),
+    Row("check", "--check-config", "imports", "≤ 1.5", lambda own, *_: own <= 1.5),
+    Row("checked", "  the same", "ms"),
+    Row("imported", "  the imports alone", "ms"),
 )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from launcher import check_log, settings
 from launcher import exec as launching
-from launcher import settings
 from launcher.addresses import UNIX
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
@@ -104,7 +104,7 @@ def judge(asked: Asked) -> Report:
         _enter(chosen)
     except UnavailableError as error:  # nothing can be found from there
         return _report(asked, chosen, None, (*problems, *error.problems), ())
-    notes = _beyond_budget(chosen, os.environ)
+    notes = _beyond_budget(chosen, os.environ) + check_log.doubts(chosen.log)
     wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
     prepared = _prepare(wanted) if chosen.target else None
     for problem in _unusable(chosen.bind, inherited):

@@ -177,7 +177,8 @@ class Sources:
 
 
 def _with(source: Source, message: protocol.Message) -> Source:
-    for name in ("pid", "slot"):
-        if message.texts(name):
-            source = source._replace(**{name: message.number(name)})
+    if message.texts("pid"):
+        source = source._replace(pid=message.number("pid"))
+    if message.texts("slot"):
+        source = source._replace(slot=message.number("slot"))
     return source._replace(version=message.text("version")) if message.texts("version") else source

@@ -15,7 +15,7 @@ import os
 from launcher import protocol
 from launcher.lean_posix import signal, socket
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, interpreter, notify
+from launcher.supervisor import children, default_address, interpreter, notify
 from launcher.supervisor import events as on
 from launcher.supervisor.children import Child, Inputs, send_signal
 from launcher.supervisor.observer import enlarge, size_of_pipe
@@ -24,9 +24,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from launcher.handoff import Handoff, Newborn
+    from launcher.handoff import Handoff, Listener, Newborn
+    from launcher.supervisor.journal import Journal
     from launcher.supervisor.loop import Watcher
-    from launcher.supervisor.observer import Observer
 
 PLACES = 16 * 1024  # on the heartbeat page, 8 bytes each: more than there can be workers
 
@@ -39,6 +39,8 @@ class Births:
         "_free_places",
         "_handoff",
         "_inputs",
+        "_is_closed",
+        "_journal",
         "_last_place",
         "_newborn",
         "_observer",
@@ -49,11 +51,12 @@ class Births:
         "_watcher",
     )
 
-    def __init__(self, handoff: Handoff, known: dict[int, Child], watcher: Watcher, observer: Observer) -> None:
+    def __init__(self, handoff: Handoff, known: dict[int, Child], watcher: Watcher, journal: Journal) -> None:
         self._handoff = handoff
         self._children = known
         self._watcher = watcher
-        self._observer = observer
+        self._journal = journal
+        self._observer = journal.observer
         self._page_fd = os.memfd_create("heartbeats", os.MFD_CLOEXEC)
         os.ftruncate(self._page_fd, PLACES * 8)
         self._page = mmap.mmap(self._page_fd, PLACES * 8)
@@ -62,11 +65,14 @@ class Births:
         self._last_place = -1
         self._inputs: dict[int, Inputs] = {}  # by generation
         self._versions: dict[int, str] = {}  # of the app, by generation
+        self._is_closed = False  # nobody shall listen any more
         self._ready = (0, 0)  # the two generations that had a ready worker last
 
-    def without_listeners(self) -> None:
-        """Give no listening socket to anybody any more."""
-        self._handoff = self._handoff._replace(listeners=())
+    def take_listeners(self) -> tuple[Listener, ...]:
+        """Return the listening sockets, and give none to anybody any more."""
+        listeners, self._handoff = self._handoff.listeners, self._handoff._replace(listeners=())
+        self._is_closed = True
+        return listeners
 
     def start_zygote(self, order: do.StartZygote) -> list[on.Event]:
         """Start a fresh interpreter that prepares a generation; the first one is there already."""
@@ -161,9 +167,14 @@ class Births:
         size = size_of_pipe(self._handoff.workers)
         for fd in (stdout, stderr):
             enlarge(fd, size)
-        version = self._versions.get(child.generation, "")
-        facts = {"version": version, "generation": child.generation, "pid": child.pid, "mark": f"{child.mark:08x}"}
-        self._observer.capture(child.ticket, {"stdout": stdout, "stderr": stderr}, **facts)
+        self._observer.capture(
+            child.ticket,
+            {"stdout": stdout, "stderr": stderr},
+            generation=child.generation,
+            pid=child.pid,
+            version=self._versions.get(child.generation, ""),
+            mark=f"{child.mark:08x}",
+        )
 
     def _add_belongings(self, child: Child, given: list[int]) -> None:
         """Make what a worker is given besides its channel and its output."""
@@ -198,7 +209,7 @@ class Births:
         self._children[child.ticket] = child
 
     def _hear(self, child: Child, channel: socket.socket) -> list[on.Event]:
-        events = children.listen(child)
+        events = [self._with_address(event, channel) for event in children.listen(child)]
         for event in events:
             if isinstance(event, on.Started | on.Hello) and event.ticket in self._children:
                 self._children[event.ticket].pid = event.pid
@@ -212,6 +223,13 @@ class Births:
             # Its end is readable for ever, and the process may live on for long: an app that closed it, or an exec.
             self._watcher.forget(channel.fileno())
         return events
+
+    def _with_address(self, event: on.Event, channel: socket.socket) -> on.Event:
+        if not isinstance(event, on.Prepared) or not event.bind or self._is_closed:
+            return event
+        opened, event = default_address.open_once(event, self._handoff.listeners, channel, self._journal)
+        self._handoff = self._handoff._replace(listeners=opened)
+        return event
 
     def let_go(self, child: Child) -> None:
         """Close all that was kept for a process."""

@@ -41,7 +41,7 @@ class Hands:
         self.upwards = Upwards(handoff.notify_socket, handoff.watchdog)
         self.children: dict[int, Child] = {}  # by ticket
         self.exit_code: int | None = None
-        self._births = Births(handoff, self.children, watcher, journal.observer)
+        self._births = Births(handoff, self.children, watcher, journal)
         self._functions: dict[type, Callable[..., list[on.Event] | None]] = {
             do.StartZygote: self._births.start_zygote,
             do.ForkWorker: self._births.fork_worker,
@@ -99,10 +99,9 @@ class Hands:
         for child in self.children.values():
             if child.is_zygote:
                 self._tell(child.ticket, "close-listeners")
-        for listener in self.handoff.listeners:
+        for listener in self._births.take_listeners():
             unlink_if_ours(listener)
             os.close(listener.fd)
-        self._births.without_listeners()
 
     def _signal_group(self, order: do.SignalGroup) -> list[on.Event]:
         try:

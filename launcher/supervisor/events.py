@@ -64,6 +64,9 @@ class Prepared(NamedTuple):
     files: str  # digest of the loaded module files: path, size, mtime
     unforkable: str = ""  # what forbids to fork from it, in words; empty if nothing does
     zygote_stays: bool = False  # it keeps templates, or watches files, also where it forks nothing
+    is_web: bool = False  # a WSGI or ASGI application: prod-run drives its server
+    bind: str = ""  # where that is to listen, since nobody said so
+    workers: int = 0  # how many of it its platform wants; 0: it does not say
     version: str = ""  # of the app, for its log lines
 
 

@@ -147,6 +147,7 @@ class Generation:
         "phase",
         "since",
         "spare",
+        "stale_because",
         "stale_since",
         "takes_worker",
         "unrespawnable",
@@ -168,11 +169,18 @@ class Generation:
         self.has_served = False  # a client may have seen it
         self.files = ""
         self.stale_since: float | None = None  # when a reload was asked for that failed
+        self.stale_because = ""  # why the last one did
         self.failure: Failure | None = None
         self.unrespawnable = ""  # why no worker can be had from it any more
         self.workers: dict[int, Process] = {}  # by ticket
         self.done: dict[int, int] = {}  # slot → exit code, of workers that are not started again
         self.backoffs: dict[int, Backoff] = {}  # by slot; ZYGOTE is the zygote's own
+
+    def grow_stale(self, since: float, reason: str) -> None:
+        """Note that a reload failed, which was asked for at `since`: what is served is older than what was wanted."""
+        if self.stale_since is None:
+            self.stale_since = since
+        self.stale_because = reason
 
     def staying(self) -> list[Process]:
         """Return the workers that have not been told to go, by slot."""

@@ -149,7 +149,7 @@ def _spawn_program(
             interpreter,
             [interpreter, *arguments],
             environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), *file_actions],  # type: ignore[list-item]
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), *file_actions],
             setpgroup=0,
             setsigmask=[],
             setsigdef=every_signal,
@@ -168,6 +168,8 @@ def _send_prepare(
         name=handoff.name,
         target=handoff.target,
         interface=handoff.interface,
+        is_factory=handoff.is_factory,
+        server_options=handoff.server_options,
         arguments=handoff.arguments,
         generation=generation,
         is_worker=is_worker,

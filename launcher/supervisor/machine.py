@@ -203,8 +203,8 @@ class Machine(Staffing):
         if result == "rejected" and self.policy.max_surge == 0 and self.current and rejected.phase is Phase.FILLING:
             result = "rolled-back"  # the old workers were told to go already
         rejected.phase = Phase.REJECTED
-        if result != "pre-empted" and self.current and self.current.stale_since is None:
-            self.current.stale_since = rejected.since
+        if result != "pre-empted" and self.current:
+            self.current.grow_stale(rejected.since, failure.reason)
         self.others.append(rejected)
         kept = (("kept", self.current.number),) if self.current else ()
         fields = (("generation", rejected.number), *kept, ("reason", failure.reason))
@@ -220,7 +220,7 @@ class Machine(Staffing):
         # If work that was done filled the gate, no client saw it yet, and none has to.
         failed.phase = Phase.RETIRING if failed.has_served else Phase.REJECTED
         kept.phase = Phase.COMMITTED
-        kept.stale_since = kept.stale_since or failed.since
+        kept.grow_stale(failed.since, reason)
         self.current, self.fallback, self.announce_by = kept, None, None
         self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
         self.announce_up(f"generation {failed.number} rolled-back: {reason}")

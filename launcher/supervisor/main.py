@@ -76,6 +76,8 @@ def _assemble(handoff: Handoff) -> Loop:
         stall_timeout=handoff.stall_timeout,
         max_rss=handoff.max_rss,
         max_age=handoff.max_age,
+        restart_of_web=handoff.restart_of_web,
+        is_workers_given=handoff.is_workers_given,
     )
     machine = Machine(policy, time.monotonic(), _chance)
     journal.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))

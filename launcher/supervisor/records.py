@@ -45,6 +45,8 @@ class Policy(NamedTuple):
     stall_timeout: float = 0.0  # 0: off
     max_rss: int = 0  # bytes; 0: off
     max_age: float = 0.0  # 0: off
+    restart_of_web: str = "always"  # in place of `restart` once the target is known to be a web application
+    is_workers_given: bool = True  # else such a target may say how many
 
 
 class Records:
@@ -141,7 +143,7 @@ class Records:
             case on.StatusGiven(_, text):
                 process.status = text
             case on.Prepared() if process.state is State.PREPARING:
-                self._on_prepared(process, event)
+                self._on_prepared(process, event, now)
                 self.extend(self.policy.boot_timeout)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
@@ -154,7 +156,7 @@ class Records:
             case _:
                 pass  # said too late: the process has been told to go since
 
-    def _on_prepared(self, zygote: Process, facts: on.Prepared) -> None:
+    def _on_prepared(self, zygote: Process, facts: on.Prepared, now: float) -> None:
         generation = zygote.generation
         zygote.enter(State.WARM, None)
         if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
@@ -165,10 +167,15 @@ class Records:
                 return
             self._cannot_respawn(generation, "code on disk differs")
             return
+        if facts.is_web:
+            self.policy = self.policy._replace(restart=self.policy.restart_of_web)
+            if facts.workers and not (self.current or self.policy.is_workers_given):
+                self.wanted = facts.workers
         generation.files = facts.files
         generation.takes_worker = facts.takes_worker
         generation.zygote_stays = facts.zygote_stays
         generation.phase = Phase.FILLING
+        self._log("info", "prepared", generation=generation.number, after=f"{now - generation.since:.2f}s")
         if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
             generation.imports_anew = True
         if facts.unforkable and self.policy.preload != "never":
@@ -380,7 +387,8 @@ class Records:
         self.orders.append(do.Log(level, event, tuple(fields.items())))
 
     def _log_end(self, level: str, event: str, process: Process, how: str, now: float, words_of: int = 0) -> None:
-        fields = {**identity(process), "how": how, "after": f"{now - process.started:.2f}s"}
+        after = f"{now - process.started:.2f}s"
+        fields: dict[str, str | float] = {**identity(process), "how": how, "after": after}
         self._order(do.Log(level, event, tuple(fields.items()), words_of=words_of))
 
 

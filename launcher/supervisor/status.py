@@ -70,6 +70,7 @@ def _of_generation(generation: Generation, now: float) -> do.Log:
         facts += [("zygote", zygote.pid), ("state", zygote.state.value)]
     if generation.stale_since is not None:
         facts.append(("stale_for", f"{now - generation.stale_since:.1f}s"))
+        facts.append(("stale_because", generation.stale_because))
     if generation.unrespawnable:
         facts.append(("cannot_respawn", generation.unrespawnable))
     return do.Log("info", "status of generation", tuple(facts))

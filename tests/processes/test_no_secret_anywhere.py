@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from tests.processes.running import LIMIT, PROD_RUN, Running, descendants, title
 from tests.processes.spilling import WORDS, leaks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.processes.conftest import Strace
 
@@ -96,9 +98,45 @@ def test_what_the_check_of_a_template_prints_is_hidden(tmp_path: Path, words: tu
     assert not (tmp_path / "leak").exists()
 
 
-@pytest.mark.parametrize("is_traced", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "traced"])
+@pytest.fixture
+def syslog(tmp_path: Path) -> Iterator[list[str]]:
+    """Receive what comes to the socket `log`, as a syslog daemon would."""
+    said: list[str] = []
+
+    def receive() -> None:
+        while (datagram := receiver.recv(1 << 18)) != b"end":
+            said.append(datagram.decode(errors="backslashreplace") + "\n")
+
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ender,
+    ):
+        receiver.bind(str(tmp_path / "log"))
+        thread = threading.Thread(target=receive)
+        thread.start()
+        yield said
+        ender.sendto(b"end", str(tmp_path / "log"))
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("form", "is_traced"),
+    [
+        ("logfmt", False),
+        ("json", False),
+        pytest.param("console", False, marks=pytest.mark.slow),
+        pytest.param("syslog", False, marks=pytest.mark.slow),
+        pytest.param("logfmt", True, marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_of_a_running_tree_shows_one(
-    start: Callable[..., Running], tmp_path: Path, request: pytest.FixtureRequest, *, is_traced: bool
+    start: Callable[..., Running],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    syslog: list[str],
+    form: str,
+    *,
+    is_traced: bool,
 ) -> None:
     """Output, every verb of prod-ctl, every signal, environments, arguments; each execve but the caller's own."""
     given = {**spilling.write(tmp_path, "nowhere"), "SPT_NOENV": "1"}
@@ -106,8 +144,13 @@ def test_nothing_of_a_running_tree_shows_one(
     before = strace("-e", "trace=execve", "-v", "-s", "65536") if strace else ()
     template = ("--template", "leak.tmpl:leak", "--template-check", "true {src}")
     words = ("-w", 2, "--control", "ctl.sock", "--log-level", "debug", *template, *WORDS)
+    words += ("--log", f"syslog:unix:{tmp_path}/log") if form == "syslog" else ("--log-format", form)
     running = start(*words, "app:main", env=given, before=before)
-    running.wait_for(event="committed", generation=1)
+
+    def log() -> str:
+        return "".join(syslog) if form == "syslog" else running.text()
+
+    until(lambda: "committed generation=1" in log(), "a commit")
     said = {"tree": "".join(tree(running))}
     said |= {f"ctl {' '.join(words)}": ask(tmp_path, *words) for words in verbs()}
     for row in signals.TABLE:
@@ -122,7 +165,8 @@ def test_nothing_of_a_running_tree_shows_one(
     said |= {f"after, ctl {' '.join(words)}": ask(tmp_path, *words) for words in verbs()}
     said["tree after"] = "".join(tree(running))
     assert running.stop() == 0
-    said["log"] = running.text()
+    said["log"] = log()
+    said["output"] = running.text()
     execs = [line for line in strace.log() if "execve(" in line] if strace else []
 
     assert {what: found for what, text in said.items() if (found := leaks(text))} == {}

@@ -172,6 +172,7 @@ def test_a_swap_to_a_value_that_is_refused_is_told_and_the_next_good_one_taken(
     assert "SHOP_PASSWORD: ValueError from agreed" in events
     assert "generation 1" in status
     assert "stale_for" in status
+    assert "stale_because" in status
     serves_last = volume.swap()
     serves(load, serves_last)
     load.close()

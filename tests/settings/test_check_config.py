@@ -256,6 +256,23 @@ def test_a_busy_address_is_a_note(program: Program, app: Path) -> None:
     assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
 
 
+def test_a_log_target_that_nobody_minds_is_a_note(program: Program, app: Path) -> None:
+    """A start does not wait for a syslog receiver, but a deploy wants to know; one that is there is no news."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, socket.create_server(("127.0.0.1", 0)) as tcp:
+        receiver.bind(str(app / "log"))
+        port = tcp.getsockname()[1]
+        there = [
+            check(program, app, "--log", f"syslog:{place}") for place in (f"unix:{app}/log", f"tcp://127.0.0.1:{port}")
+        ]
+    gone = [
+        check(program, app, "--log", f"syslog:{place}") for place in (f"unix:{app}/none", f"tcp://127.0.0.1:{port}")
+    ]
+
+    assert all(report["ok"] for report in (*there, *gone))
+    assert not any("--log" in names(report["notes"]) for report in there)
+    assert all("--log" in names(report["notes"]) for report in gone)
+
+
 def test_an_address_that_cannot_be_had_is_a_problem(program: Program, app: Path) -> None:
     """A name that is not known, a user that is not there, a file in the way, one address twice."""
     (app / "file").write_text("")

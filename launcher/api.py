@@ -137,6 +137,7 @@ class Link:
         self._pid = os.getpid()
         self.stopping = Stopping(self)
         self.serving = _Event(self)
+        self.on_stop_soon: Callable[[], object] = lambda: None  # for servers that prod-run drives: --drain-delay runs
         if channel is None:
             self.serving.set()
 
@@ -198,6 +199,8 @@ class Link:
             if message.verb == "serve":
                 self.serving.set()
                 self.show("serving")
+            elif message.verb == "stop-soon":
+                self.on_stop_soon()
             elif message.verb == "stop":
                 self.show("stopping")
                 self.stopping.reason = message.text("reason")

@@ -45,6 +45,11 @@ class Problem(NamedTuple):
     reason: str
     remedy: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """All of it in one line."""
+        return _sentence(self)
+
 
 class LauncherError(Exception):
     """The base of all errors that prod-run explains; `problems` holds every one that was found."""

@@ -18,7 +18,7 @@ from launcher.errors import Problem, SystemRefusedError, UnavailableError
 from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
-from launcher.supervisor import interpreter, listeners
+from launcher.supervisor import interpreter, introspect_listeners, listeners
 
 TYPE_CHECKING = False
 
@@ -61,13 +61,19 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
     require_kernel()
     places = enter(settings, environ, sys.argv[0])
     inherited = listeners.activated(environ, os.getpid())
-    opened = listeners.open_all(resolved(settings.bind), inherited)
+    token_file = introspect_listeners.token_file(settings, places.directory)
+    addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
+    introspect: tuple[Listener, ...] = ()
+    opened = listeners.open_all(addresses[: len(settings.bind)], inherited)
     try:
         uid = os.geteuid()
         candidates = runtime_directory.candidates(settings.name, environ, uid)
         claim = runtime_directory.claim(settings.name, candidates, uid, is_explicit=settings.is_name_explicit)
         if claim.note:
             tell(claim.note)
+        introspect = introspect_listeners.open_all(
+            addresses[len(settings.bind) :], claim.directory, tell, is_explicit=settings.is_introspect_explicit
+        )
         open_files = raise_open_files()
         become_subreaper()
         form = log_form(settings.log, settings.log_format, environ)
@@ -110,14 +116,23 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             templates=settings.templates,
             template_check=settings.template_check,
             watch=settings.watch,
+            is_factory=settings.is_factory,
+            server_options=settings.server_options,
+            restart_of_web=settings.restart_of_web,
+            is_workers_given=settings.is_workers_given,
+            introspect=introspect,
+            introspect_token_file=token_file,
+            settings=tuple(settings.rows) if introspect else (),
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
         handoff_fd = sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
-        let_through(tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0), opened)
+        let_through(
+            tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0), (*opened, *introspect)
+        )
         replace_program(handoff_fd, environ)
     except BaseException:
-        for listener in opened:
+        for listener in (*opened, *introspect):
             listeners.close(listener)
         raise
 

@@ -51,7 +51,7 @@ class Handoff(NamedTuple):
     name: str
     workers: int
     max_surge: int  # AS_MANY_AS_WORKERS: follows the number of workers
-    interface: str  # auto | callable
+    interface: str  # auto | callable | wsgi | asgi
     preload: str  # auto | always | never
     restart: str  # always | on-failure | never
     boot_timeout: float
@@ -78,17 +78,26 @@ class Handoff(NamedTuple):
     templates: tuple[str, ...] = ()  # as written
     template_check: str = ""  # as written; empty: none
     watch: bool = False
+    is_factory: bool = False
+    server_options: tuple[str, ...] = ()  # as written
+    restart_of_web: str = "always"  # `restart`, if the target turns out to be a web application
+    is_workers_given: bool = True  # else such a target may say how many
     log: str = "stdout"  # or syslog[:URL], as written
     log_kind: str = "logfmt"  # console | logfmt | json | message
     log_colour: bool = False
     log_priority: bool = False  # lines begin with <N>, sd-daemon(3)
     log_capture: bool = True
+    introspect: tuple[Listener, ...] = ()  # where the observer answers; a unix socket is private
+    introspect_token_file: str = ""  # absolute; empty: none
+    settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
         """Turn it into the bytes of a memfd."""
         plain = self._asdict()
         plain["listeners"] = tuple("\t".join(map(str, listener)) for listener in self.listeners)
+        plain["introspect"] = tuple("\t".join(map(str, listener)) for listener in self.introspect)
+        plain["settings"] = tuple("\0".join(row) for row in self.settings)  # no argument or variable can hold a NUL
         plain["zygote"] = tuple(map(str, self.zygote or ()))
         return protocol.encode("handoff", **plain)
 
@@ -139,11 +148,18 @@ def decode(data: bytes) -> Handoff:
         templates=message.texts("templates"),
         template_check=message.text("template_check"),
         watch=message.flag("watch"),
+        is_factory=message.flag("is_factory"),
+        server_options=message.texts("server_options"),
+        restart_of_web=message.text("restart_of_web"),
+        is_workers_given=message.flag("is_workers_given"),
         log=message.text("log"),
         log_kind=message.text("log_kind"),
         log_colour=message.flag("log_colour"),
         log_priority=message.flag("log_priority"),
         log_capture=message.flag("log_capture"),
+        introspect=tuple(_listener(text) for text in message.texts("introspect")),
+        introspect_token_file=message.text("introspect_token_file"),
+        settings=tuple(_setting(text) for text in message.texts("settings")),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 
@@ -151,3 +167,8 @@ def decode(data: bytes) -> Handoff:
 def _listener(text: str) -> Listener:
     name, address, fd, path, device, inode = text.split("\t")
     return Listener(name, address, int(fd), path, int(device), int(inode))
+
+
+def _setting(text: str) -> tuple[str, str, str]:
+    name, value, origin = text.split("\0")
+    return name, value, origin

@@ -71,7 +71,12 @@ class Settings(NamedTuple):
     template_check: str  # as written; empty: none
     watch: bool
     is_factory: bool
+    restart_of_web: str  # `restart`, if the target turns out to be a web application
+    is_workers_given: bool  # else such a target may say how many
     server_options: tuple[str, ...]  # as written
+    introspect: Address | None
+    is_introspect_explicit: bool
+    introspect_token_file: str  # as written; empty: none
     rows: tuple[Row, ...]
 
 
@@ -242,7 +247,8 @@ def _problems_of_target(words: tuple[str, ...], *, is_optional: bool) -> list[Pr
 
 def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine) -> Settings:
     bind = _addresses(given["bind"].values) if "bind" in given else ()
-    listens = bool(bind) or machine.inherits_listeners
+    is_web = _value("interface", given) in {"wsgi", "asgi"}
+    listens = bool(bind) or machine.inherits_listeners or is_web
     target = words[0] if words else ""
     count = _number(_value("workers", given))
     computed = {
@@ -250,7 +256,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         "restart": (
             "always" if listens else "on-failure",
             "",
-            "default, since something listens" if listens else "default, since nothing listens",
+            "default, since something listens" if listens else "default, unless it is a web application",
         ),
         "control": ("", "control.sock in the runtime directory", "default"),
         "name": (quantities.name_of_target(target), "" if target else "the target's module", "the target"),
@@ -258,6 +264,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
     }
     values = {name: _value(name, given) if name in given else made[0] for name, made in computed.items()}
     workers = count or machine.count_cpus()
+    introspect = _value("introspect", given)
     rows = [_row(setting, given, computed) for setting in BUILT]
     if not count:
         rows[0] = rows[0]._replace(value=f"{workers} (auto)")
@@ -290,8 +297,13 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         templates=_texts("template", given),
         template_check=str(_value("template-check", given)),
         watch=_value("watch", given) == "on",
+        restart_of_web=str(_value("restart", given)) if "restart" in given else "always",
+        is_workers_given="workers" in given,
         is_factory=_value("factory", given) == "on",
         server_options=_texts("server-option", given),
+        introspect=introspect if isinstance(introspect, addresses.Address) else None,
+        is_introspect_explicit="introspect" in given,
+        introspect_token_file=str(_value("introspect-token-file", given)),
         rows=tuple(rows),
     )
 

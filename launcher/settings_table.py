@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Parsed = str | int | float | Address
 
 PREFIX = "PROD_RUN_"
+DEFAULT_INTROSPECT = "127.0.0.1:8900"
 
 
 class Setting(NamedTuple):
@@ -87,6 +88,16 @@ def _check_command(text: str) -> str:
     return text
 
 
+def _introspect(text: str) -> Parsed:
+    """Read where the observer is to answer."""
+    if text == "off":
+        return text
+    address = addresses.parse(text)
+    if address.name or address.kind == addresses.FD:
+        raise quantities.BadValueError(text, "is not HOST:PORT, unix:PATH or off")
+    return address._replace(name="introspect")
+
+
 BUILT: tuple[Setting, ...] = (
     Setting(
         "workers",
@@ -131,6 +142,7 @@ BUILT: tuple[Setting, ...] = (
         read=quantities.assignment,
         default_words="none",
         is_repeatable=True,
+        is_rare=True,
     ),
     Setting(
         "preload",
@@ -218,6 +230,22 @@ BUILT: tuple[Setting, ...] = (
         "info",
         "debug, info, warning or error: for prod-run's own lines, and for an app that did not set up logging",
         read=one_of("debug", "info", "warning", "error"),
+    ),
+    Setting(
+        "introspect",
+        "HOST:PORT|unix:PATH|off",
+        DEFAULT_INTROSPECT,
+        "where probes, metrics and the status are answered: HOST:PORT, [IPV6]:PORT or unix:/path; beside it always a "
+        "unix socket in the runtime directory, for this user only",
+        read=_introspect,
+    ),
+    Setting(
+        "introspect-token-file",
+        "PATH",
+        "",
+        "who sends the token in this file sees over TCP what only the unix socket shows otherwise; read anew for each use",
+        default_words="none",
+        is_rare=True,
     ),
     Setting(
         "control",
@@ -315,7 +343,6 @@ MODES: tuple[Setting, ...] = (
 )
 
 LATER: tuple[Setting, ...] = (
-    _later("introspect", "HOST:PORT|unix:PATH|off", "probes, metrics and the status page", "off", ("off",)),
     _later("user", "NAME", "drop privileges to this user", "as started"),
     _later("group", "NAME", "drop privileges to this group", "as started"),
     _later("umask", "MODE", "the mask for files that are made", "as started"),
@@ -332,7 +359,6 @@ LATER: tuple[Setting, ...] = (
     _later("tls-cert", "PATH", "the certificate to serve", "none"),
     _later("tls-key", "PATH", "its key", "none"),
     _later("tls-client-ca", "PATH", "whose clients to admit", "none"),
-    _later("introspect-token-file", "PATH", "who sends this token sees everything", "none"),
 )
 
 TABLE: tuple[Setting, ...] = BUILT + MODES + LATER

@@ -233,9 +233,7 @@ def _inspect(function: Callable[..., Any]) -> tuple[list[_Parameter], bool]:
     is_async = inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(function)
     collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = [
-        _Parameter(
-            p.name, p.annotation, p.default is p.empty, p.kind is p.POSITIONAL_ONLY, p.kind is p.KEYWORD_ONLY
-        )
+        _Parameter(p.name, p.annotation, p.default is p.empty, p.kind is p.POSITIONAL_ONLY, p.kind is p.KEYWORD_ONLY)
         for p in signature.parameters.values()
         if p.kind not in collecting
     ]

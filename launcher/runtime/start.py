@@ -18,7 +18,7 @@ from launcher import protocol
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, prepare, records, titles
+from launcher.runtime import libc, multiprocess, prepare, records, titles
 from launcher.runtime.prepare import Wanted
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 
@@ -171,6 +171,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     records.begin(message)
+    multiprocess.begin("".join(message.texts("metrics_directory")), order.generation)
     return order
 
 
@@ -184,7 +185,7 @@ def _wanted(message: protocol.Message) -> Wanted:
         message.texts("templates"),
         message.text("template_check"),
         message.number("generation"),
-        is_factory=message.texts("factory") == ("1",),
+        is_factory=message.flag("is_factory"),
         server_options=message.texts("server_options"),
     )
 

@@ -18,7 +18,7 @@ from launcher.api import Link, Worker
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, records, titles
+from launcher.runtime import libc, multiprocess, records, titles
 from launcher.runtime import prepare as preparing
 from launcher.runtime.start import Order, Signals, die_with, ignore, leave, receive
 from launcher.signals import STACKS
@@ -105,6 +105,7 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
         order.channel.close()  # a worker has one of its own
         _say_hello(birth)
         records.become(-1, birth.mark)
+        multiprocess.become(birth.heartbeat_offset // 8)
         # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
         worker, link = _settle(order, birth)
         worker.slot = _hear_of_slot(birth)

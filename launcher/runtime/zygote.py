@@ -18,8 +18,8 @@ from launcher.errors import ConfigError, Exit
 from launcher.lean_posix import socket
 from launcher.runtime import forkable, records, titles, worker
 from launcher.runtime import prepare as preparing
-from launcher.runtime.start import Order, Signals, flush, leave, receive, refuse, sendable
 from launcher.runtime.load import CALLABLE
+from launcher.runtime.start import Order, Signals, flush, leave, receive, refuse, sendable
 from launcher.runtime.worker import Birth
 
 TYPE_CHECKING = False
@@ -143,7 +143,7 @@ def _of_web(order: Order, target: Target) -> tuple[str, int]:
     try:
         return "" if order.listener_names else servers.address(os.environ), servers.workers(os.environ)
     except ConfigError as error:
-        refuse(order, error.exit_code, str(error))
+        refuse(order, error.exit_code, error.problems[0].sentence)
 
 
 def _detail(prepared: Prepared) -> str:

@@ -48,6 +48,12 @@ class Serve(NamedTuple):
     ticket: int
 
 
+class Forewarn(NamedTuple):
+    """Tell a worker that it will be told to stop after --drain-delay: clients may look for another server by then."""
+
+    ticket: int
+
+
 class Stop(NamedTuple):
     """Tell a worker to drain: first the order on its channel, then SIGTERM if it has a PID."""
 
@@ -169,6 +175,7 @@ Action = (
     | ExecWorker
     | Go
     | Serve
+    | Forewarn
     | Stop
     | Kill
     | Confirm

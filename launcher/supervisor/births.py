@@ -68,6 +68,11 @@ class Births:
         self._is_closed = False  # nobody shall listen any more
         self._ready = (0, 0)  # the two generations that had a ready worker last
 
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Return the listening sockets; none once they are closed."""
+        return self._handoff.listeners
+
     def take_listeners(self) -> tuple[Listener, ...]:
         """Return the listening sockets, and give none to anybody any more."""
         listeners, self._handoff = self._handoff.listeners, self._handoff._replace(listeners=())

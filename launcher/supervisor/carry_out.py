@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from launcher.handoff import Handoff
+    from launcher.handoff import Handoff, Listener
     from launcher.supervisor.journal import Journal
     from launcher.supervisor.loop import Watcher
 
@@ -49,6 +49,7 @@ class Hands:
             do.ExecWorker: self._births.exec_worker,
             do.Go: self._go,
             do.Serve: self._serve,
+            do.Forewarn: self._forewarn,
             do.Stop: self._stop,
             do.Kill: self._kill,
             do.Confirm: self._confirm,
@@ -71,6 +72,11 @@ class Hands:
         """Do one thing; return what came of it at once."""
         return self._functions[type(action)](action) or []
 
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Return the app's listening sockets that are open here."""
+        return self._births.listeners
+
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
     def _go(self, order: do.Go) -> list[on.Event]:
@@ -79,6 +85,9 @@ class Hands:
 
     def _serve(self, order: do.Serve) -> list[on.Event]:
         return self._tell(order.ticket, "serve")
+
+    def _forewarn(self, order: do.Forewarn) -> list[on.Event]:
+        return self._tell(order.ticket, "stop-soon")
 
     def _stop(self, order: do.Stop) -> list[on.Event]:
         events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last)

@@ -90,8 +90,9 @@ def start_observer(handoff: Handoff, counters_fd: int) -> tuple[int, int]:
             log_kind=handoff.log_kind,
             log_colour=handoff.log_colour,
             log_priority=handoff.log_priority,
+            introspect=tuple(listener.address for listener in handoff.introspect),
         )
-        send(ours, message, [counters_fd])
+        send(ours, message, [counters_fd, *(listener.fd for listener in handoff.introspect)])
     except OSError:
         ours.close()
         if pid:
@@ -158,9 +159,7 @@ def _spawn_program(
         os.close(null)
 
 
-def _send_prepare(
-    channel: int, handoff: Handoff, generation: int, mark: int, *, is_worker: bool, inputs: int
-) -> None:
+def _send_prepare(channel: int, handoff: Handoff, generation: int, mark: int, *, is_worker: bool, inputs: int) -> None:
     message = protocol.encode(
         "prepare",
         protocol=protocol.VERSION,

@@ -233,6 +233,9 @@ class Machine(Staffing):
         self.reload_asked, self.announce_by = "", None
         self._log("info", "stopping", origin=origin)
         self._order(do.Notify(("STOPPING=1", f"STATUS={status.sentence(self)}")))
+        for worker in self.current.workers.values() if self.current and self.policy.drain_delay else ():
+            if worker.state is State.SERVING:
+                self._order(do.Forewarn(worker.ticket))
         self.extend(self.policy.drain_delay + self.policy.drain_timeout)
 
     def _hurry(self, origin: str, now: float) -> None:

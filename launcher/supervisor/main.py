@@ -43,7 +43,7 @@ def main(fd: int) -> NoReturn:
         what = f"{error.filename}: " if error.filename else ""
         _say(f"the operating system refused: {what}{error.strerror or error}")
         os._exit(Exit.OS_ERROR)
-    for listener in handoff.listeners:
+    for listener in (*handoff.listeners, *handoff.introspect):
         unlink_if_ours(listener)
     # Nothing has to be closed or collected: the kernel is quicker.
     os._exit(code)
@@ -54,7 +54,8 @@ def _read(fd: int) -> Handoff:
     os.close(fd)
     handoff = handoffs.decode(data)
     ends = handoff.zygote[2:] if handoff.zygote else ()
-    for inherited in (handoff.environ_fd, handoff.lock_fd, *(listener.fd for listener in handoff.listeners), *ends):
+    sockets = (listener.fd for listener in (*handoff.listeners, *handoff.introspect))
+    for inherited in (handoff.environ_fd, handoff.lock_fd, *sockets, *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)
     return handoff
@@ -80,8 +81,10 @@ def _assemble(handoff: Handoff) -> Loop:
         is_workers_given=handoff.is_workers_given,
     )
     machine = Machine(policy, time.monotonic(), _chance)
+    if handoff.introspect:
+        _introspect(handoff, machine, hands, clock)
     journal.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))
-    for listener in handoff.listeners:
+    for listener in (*handoff.listeners, *handoff.introspect[:1]):
         journal.log("info", "listening", (("name", listener.name), ("address", listener.address)))
     # The handlers must be there before the mask is lifted: signals wait since the exec.
     for number in (*ASK_OF, signal.SIGCHLD):
@@ -90,6 +93,17 @@ def _assemble(handoff: Handoff) -> Loop:
     if handoff.control:
         _open_control(Control(handoff.control, machine, watcher, clock.now), journal)
     return loop
+
+
+def _introspect(handoff: Handoff, machine: Machine, hands: Hands, clock: Clock) -> None:
+    from launcher.supervisor.history import History  # noqa: PLC0415  --introspect off costs nothing
+    from launcher.supervisor.introspection import Introspection, about  # noqa: PLC0415
+
+    observer = hands.observer
+    observer.introspection = Introspection(
+        machine, observer, clock, History(), about(handoff, time.time()), listeners=lambda: hands.listeners
+    )
+    hands.journal.listeners.append(observer.introspection.hear)
 
 
 def _open_control(control: Control, journal: Journal) -> None:

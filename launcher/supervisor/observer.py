@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from launcher.handoff import Handoff
     from launcher.supervisor import events as on
+    from launcher.supervisor.introspection import Introspection
     from launcher.supervisor.loop import Watcher
 
 AT_ONCE = 64  # messages in one turn
@@ -79,13 +80,17 @@ class Observer:
         "_sent",
         "_unheard",
         "_watcher",
+        "introspection",
         "life",
+        "lives",
     )
 
     def __init__(
         self, handoff: Handoff, watcher: Watcher, now: Callable[[], float], chance: Callable[[], float]
     ) -> None:
         self.life = pace.Observing(now(), chance)
+        self.lives = 0  # how often one was started
+        self.introspection: Introspection | None = None
         self._handoff = handoff
         self._watcher = watcher
         self._now = now
@@ -116,14 +121,14 @@ class Observer:
         captured = self._captured.get(ticket)
         if captured is not None and captured.facts != {**captured.facts, **facts}:
             captured.facts.update(facts)
-            self._tell(protocol.encode("know", ticket=ticket, **facts))
+            self.tell(protocol.encode("know", ticket=ticket, **facts))
 
     def gone(self, ticket: int) -> None:
         """A process is over; what is in its pipes is read, and what is left of its group may still write."""
         captured = self._captured.get(ticket)
         if captured is not None:
             captured.is_gone = True
-            self._tell(protocol.encode("gone", ticket=ticket))
+            self.tell(protocol.encode("gone", ticket=ticket))
             self._tidy(captured)
 
     def say(self, message: bytes) -> None:
@@ -138,6 +143,11 @@ class Observer:
             size -= len(self._pending.pop(oldest).data)
             self._discarded += 1
 
+    @property
+    def takes_more(self) -> bool:
+        """Say whether there is one, and room in its channel."""
+        return self._channel is not None and not self._is_blocked
+
     def exited(self, pid: int) -> bool:
         """Say whether it was the observer that is over."""
         if not pid or pid != self.life.pid:
@@ -150,7 +160,7 @@ class Observer:
         self._endings += 1
         if not self.life.pid:
             self._start(self._now())
-        self._tell(protocol.encode("end"))
+        self.tell(protocol.encode("end"))
 
     @property
     def is_over(self) -> bool:
@@ -169,10 +179,16 @@ class Observer:
             self.life.given_up()
         if self._captured and self.life.is_away(now):
             self._discard()
+        if self.introspection:
+            self.introspection.tend(now)
 
     def deadline(self) -> float | None:
         """Say when `tend` is due even if nothing happens."""
-        return self.life.deadline(self._now(), is_needed=bool(self._captured)) if not self._endings else None
+        if self._endings:
+            return None
+        times = [self.life.deadline(self._now(), is_needed=bool(self._captured))]
+        times += [self.introspection.deadline()] if self.introspection else []
+        return min((time for time in times if time is not None), default=None)
 
     # ── its process ─────────────────────────────────────────────────────────────────────────────
 
@@ -184,6 +200,7 @@ class Observer:
             _say(f"the observer cannot be started ({error.strerror}): tried again in {delay:.1f}s")
             return
         self.life.started(pid, now)
+        self.lives += 1
         self._channel = socket.socket(fileno=channel)
         self._is_blocked = False
         self._watcher.watch(channel, self._hear)
@@ -196,9 +213,10 @@ class Observer:
 
     def _hear(self) -> list[on.Event]:
         channel = self._channel
+        events: list[on.Event] = []
         for _ in range(AT_ONCE):
             if channel is None or self._channel is not channel:
-                return []
+                return events
             try:
                 datagram = channel.recv(protocol.LARGEST, socket.MSG_DONTWAIT)
                 message = protocol.decode(datagram) if datagram else None
@@ -208,12 +226,12 @@ class Observer:
                 message = None
             if message is None:
                 self._hang_up()  # its death is told by waitpid(2)
-                return []
-            self._on_message(message)
+                return events
+            events += self._on_message(message)
         self._flush()
-        return []
+        return events
 
-    def _on_message(self, message: protocol.Message) -> None:
+    def _on_message(self, message: protocol.Message) -> list[on.Event]:
         match message.verb:
             case "watching":
                 self.life.came_up()
@@ -223,6 +241,9 @@ class Observer:
                 self._resume()
             case "finished":
                 self._finished(message.number("ticket"), message.text("stream"))
+            case "ask" | "stacks" if self.introspection:
+                return self.introspection.answer(message)
+        return []
 
     def _ended(self) -> None:
         self._hang_up()
@@ -244,16 +265,16 @@ class Observer:
 
     def _send_capture(self, captured: Captured) -> None:
         streams, fds = tuple(captured.fds), tuple(captured.fds.values())
-        self._tell(protocol.encode("capture", ticket=captured.ticket, streams=streams, **captured.facts), fds)
+        self.tell(protocol.encode("capture", ticket=captured.ticket, streams=streams, **captured.facts), fds)
         if captured.is_gone:
-            self._tell(protocol.encode("gone", ticket=captured.ticket))
+            self.tell(protocol.encode("gone", ticket=captured.ticket))
 
     def _not_heard(self) -> list[Message]:
         """Return the lines that were sent and have not been taken: if it dies, the next one gets them."""
         count = max(self._sent - self._counters[counters.HEARD], 0)
         return self._unheard[len(self._unheard) - count :]
 
-    def _tell(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+    def tell(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Order something of the living one; the next one is told anew."""
         if self._channel is not None:
             self._pending.append(Message(data, fds, is_line=False))
@@ -286,7 +307,7 @@ class Observer:
     def _ask(self) -> list[on.Event]:
         """Have it show that it lives: there is something for it to do."""
         if self.life.asked(self._now()):
-            self._tell(protocol.encode("ping"))
+            self.tell(protocol.encode("ping"))
         return []
 
     def _resume(self) -> None:

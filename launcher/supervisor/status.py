@@ -1,18 +1,22 @@
 """
 How prod-run is, in words.
 
-Owns the sentences and the report that people see: the process title, SIGUSR1.
+Owns the sentences and the report that people see (the process title, SIGUSR1), and the snapshot that programs get.
 Pure: reads the records, changes nothing.
 """
 
 from __future__ import annotations
 
+from launcher import protocol
 from launcher.supervisor import actions as do
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.supervisor.generation import Generation
+    from launcher.supervisor.history import History
     from launcher.supervisor.records import Records
+
+LONGEST = 2000  # characters of one reason
 
 
 def sentence(records: Records) -> str:
@@ -74,3 +78,85 @@ def _of_generation(generation: Generation, now: float) -> do.Log:
     if generation.unrespawnable:
         facts.append(("cannot_respawn", generation.unrespawnable))
     return do.Log("info", "status of generation", tuple(facts))
+
+
+def snapshot(records: Records, history: History, skew: float) -> list[bytes]:
+    """
+    Return everything that can be known from outside, one message for each thing.
+
+    Two are equal if nothing changed: there are no ages in it, but beginnings, in seconds of the monotonic clock,
+    which is `skew` ahead of ours.
+    """
+    current = records.current
+    whole = protocol.encode(
+        "whole",
+        sentence=sentence(records),
+        is_ready=is_ready(records),
+        is_committed=current is not None,
+        is_draining=records.stop is not None,
+        wanted=records.wanted,
+        orphans=records.processes.orphans,
+        current=current.number if current else 0,
+    )
+    rows = [whole]
+    for generation in records.generations():
+        rows.append(_row_of_generation(generation, skew))
+        rows += [
+            protocol.encode(
+                "worker",
+                slot=worker.slot,
+                generation=generation.number,
+                pid=worker.pid,
+                state=worker.state.value,
+                since=f"{worker.started + skew:.3f}",
+                says=worker.status[:LONGEST],
+            )
+            for worker in sorted(generation.workers.values(), key=lambda worker: worker.slot)
+        ]
+    return rows + _rows_of_history(history)
+
+
+def _row_of_generation(generation: Generation, skew: float) -> bytes:
+    zygote = generation.zygote
+    stale = {} if generation.stale_since is None else {"stale_since": f"{generation.stale_since + skew:.3f}"}
+    return protocol.encode(
+        "generation",
+        number=generation.number,
+        phase=generation.phase.value,
+        origin=generation.origin[:LONGEST],
+        since=f"{generation.since + skew:.3f}",
+        zygote=zygote.pid if zygote else 0,
+        zygote_state=zygote.state.value if zygote else "",
+        stale_because=generation.stale_because[:LONGEST],
+        cannot_respawn=generation.unrespawnable[:LONGEST],
+        **stale,
+    )
+
+
+def _rows_of_history(history: History) -> list[bytes]:
+    rows = [
+        protocol.encode(
+            "slot",
+            number=number,
+            restarts=slot.restarts,
+            last_exit=slot.last_exit,
+            last_exit_at=f"{slot.last_exit_at:.3f}",
+        )
+        for number, slot in sorted(history.slots.items())
+    ]
+    rows += [
+        protocol.encode(
+            "reload",
+            generation=reload.generation,
+            result=reload.result,
+            reason=reload.reason[:LONGEST],
+            origin=reload.origin[:LONGEST],
+            at=f"{reload.at:.3f}",
+            took=f"{reload.took:.3f}",
+        )
+        for reload in history.reloads
+    ]
+    rows += [protocol.encode("listener", name=name, address=text) for name, text in history.listeners.items()]
+    rows += [protocol.encode("results", result=result, count=count) for result, count in history.results.items()]
+    rows += [protocol.encode("deaths", reason=reason, count=count) for reason, count in history.deaths.items()]
+    return rows

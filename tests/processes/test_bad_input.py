@@ -18,22 +18,12 @@ if TYPE_CHECKING:
     from tests.processes.running import Running
 
 APP = """
-class Asgi:
-    async def __call__(self, scope, receive, send): ...
-class OldAsgi:
-    def __call__(self, scope, receive, send): ...
-class Wsgi:
-    def __call__(self, environ, start_response): ...
-
 value = 3
 nothing = None
-asgi_instance, old_asgi_instance, wsgi_instance = Asgi(), OldAsgi(), Wsgi()
 
 def main(): ...
 def needs(x): ...
 def needs_more(x, y, z): ...
-def wsgi(environ, start_response): ...
-async def asgi(scope, receive, send): ...
 """
 
 OWN_FILES = re.compile(r'File \\?"[^"]*/launcher/')
@@ -61,7 +51,7 @@ COMMAND_LINES = {
     "a bad name": (["--name", "a/b", "app:main"], 2, "--name: 'a/b' is not a name"),
     "a command": (["--", "sleep", "1"], 2, "not in this version"),
     "a flag of later": (["--daemon", "app:main"], 2, "--daemon: not in this version"),
-    "an interface of later": (["--interface", "wsgi", "app:main"], 2, "not in this version"),
+    "no interface": (["--interface", "cgi", "app:main"], 2, "--interface: 'cgi' is not one of the choices"),
     "no attribute": (["app"], 2, "Say what in the module is to be run, for example app:main"),
     "empty attribute": (["app:"], 2, "'app:' is not MODULE:ATTRIBUTE"),
     "empty target": ([""], 2, "'' is not MODULE:ATTRIBUTE"),
@@ -78,11 +68,6 @@ COMMAND_LINES = {
     "None": (["app:nothing"], 70, "'nothing' is a NoneType, which cannot be called"),
     "an unknown argument": (["app:needs"], 70, "does not know what to pass for 'x'. Annotate it"),
     "unknown arguments": (["app:needs_more"], 70, "does not know what to pass for 'x', 'y', 'z'"),
-    "WSGI": (["app:wsgi"], 2, "it looks like a WSGI application: not in this version"),
-    "WSGI instance": (["app:wsgi_instance"], 2, "it looks like a WSGI application: not in this version"),
-    "ASGI": (["app:asgi"], 2, "it looks like an ASGI application: not in this version"),
-    "ASGI instance": (["app:asgi_instance"], 2, "it looks like an ASGI application: not in this version"),
-    "old ASGI instance": (["app:old_asgi_instance"], 2, "it looks like an ASGI application: not in this version"),
     "prod-run's own package": (["launcher:main"], 70, "prod-run's own package is called `launcher`"),
 }
 

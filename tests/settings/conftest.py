@@ -72,6 +72,7 @@ class Program:
             "PYTHONPATH": str(folder),
             "XDG_RUNTIME_DIR": str(runtime),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PROD_RUN_INTROSPECT": "off",  # the default port is one for the whole machine
         }
 
     def start(self, *words: str, **named: object) -> subprocess.Popen[str]:

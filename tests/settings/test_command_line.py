@@ -66,7 +66,7 @@ def test_a_command_is_refused_until_it_is_built(argv: list[str]) -> None:
         (["--bind", "nowhere", TARGET], "--bind: 'nowhere' is not an address"),
         (["--drain-timeout", "-5s", TARGET], "--drain-timeout: '-5s' is negative"),
         (["--daemon", TARGET], "--daemon: not in this version"),
-        (["--interface", "asgi", TARGET], "--interface: 'asgi' is not in this version"),
+        (["--interface", "cgi", TARGET], "--interface: 'cgi' is not one of the choices"),
         (["--", "nginx", "-g", "daemon off;"], "-- COMMAND: not in this version"),
         (["--workers", "0", "--bind", "x", "m"], "3 problems"),
     ],

@@ -127,7 +127,9 @@ def test_an_explicit_restart_is_kept() -> None:
         ("stall-timeout", "soon", "'soon' is not a duration"),
         ("watch", "perhaps", "'perhaps' is neither on nor off. Write on or off"),
         ("daemon", "on", "not in this version"),
-        ("introspect", "127.0.0.1:8900", "not in this version. Leave it out, or write off"),
+        ("introspect", "8900", "'8900' is not an address. Write :8900"),
+        ("introspect", "fd:3", "'fd:3' is not HOST:PORT, unix:PATH or off"),
+        ("introspect", "web=:8900", "'web=:8900' is not HOST:PORT, unix:PATH or off"),
         ("log", "syslog:ftp://x", "is not a syslog address"),
     ],
 )

@@ -68,13 +68,13 @@ BUGS = (
     Bug(
         "an orphan counted as a worker",
         "records",
-        "        process = self.processes.by_pid.get(pid)\n",
-        "        process = self.processes.by_pid.get(pid) or next(iter(self.processes.by_pid.values()), None)\n",
+        "        process = self.processes.by_pid.get(death.pid)\n",
+        "        process = self.processes.by_pid.get(death.pid) or next(iter(self.processes.by_pid.values()), None)\n",
     ),
     Bug(
         "an exit that precedes its announcement lost",
         "records",
-        "        self.processes.bury(pid, code)\n",
+        "        self.processes.bury(*death)\n",
         "",
     ),
     Bug(

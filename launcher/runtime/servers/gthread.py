@@ -1,0 +1,171 @@
+"""
+gunicorn's threaded worker without its arbiter: WSGI.
+
+Owns its configuration, two repairs, and the order in which a worker that is told to stop leaves.
+Must never let it catch signals or watch its parent: prod-run does.  Much of what is overridden is not public API:
+`LIBRARIES` says which releases are known, tests/web/test_gthread_contract.py what is relied upon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import time
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+from launcher.runtime.servers import draining
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from typing import Any
+
+    from launcher.api import Worker
+    from launcher.runtime.servers import App, Serve
+
+OPTIONS = (
+    *("threads", "keepalive", "worker_connections", "sendfile", "worker_tmp_dir"),
+    *("limit_request_line", "limit_request_fields", "limit_request_field_size"),
+    *("accesslog", "access_log_format", "loglevel", "header_map", "forwarder_headers"),
+)
+_THREADS = 10
+_FOR_EVER = 365 * 24 * 3600  # seconds: --drain-timeout is the limit, and prod-run keeps it
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  a directory that is writable where the root file system is not
+
+
+def prepare(app: App, options: Mapping[str, str]) -> Serve:
+    """Configure gunicorn; its threads are only made in the worker."""
+    config = Config()
+    settings: dict[str, object] = {
+        "threads": _THREADS,
+        "loglevel": "warning",
+        "errorlog": None,  # but to where the app's own records go
+        "graceful_timeout": _FOR_EVER,
+        # One list of whom to trust is enough, and it is prod-run's.
+        "forwarded_allow_ips": "",
+        "secure_scheme_headers": {},
+        **options,
+    }
+    if "worker_tmp_dir" not in settings and os.access(_SHARED_MEMORY, os.W_OK):
+        settings["worker_tmp_dir"] = _SHARED_MEMORY
+    for name, value in settings.items():
+        config.set(name, value)
+    return lambda worker: _serve(app, config, worker)
+
+
+def _serve(app: App, config: Config, worker: Worker[Any]) -> None:
+    """Serve until the worker is told to stop and has stopped."""
+    sockets = [_Listener(sock) for sock in worker.sockets.values()]
+    server = _Server(0, os.getppid(), sockets, _Application(app), 0, config, Logger(config))
+    logging.getLogger("gunicorn.error").propagate = True  # Logger has just said no
+    server.pid = os.getpid()
+    server.ours = worker
+    server.init_process()
+
+
+class _Application:
+    """What gunicorn asks for the application."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def wsgi(self) -> App:
+        """Return it."""
+        return self._app
+
+
+class _Listener:
+    """A listening socket as gunicorn has them: the real one is `sock`."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+
+class _Server(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's worker, which leaves without losing a request."""
+
+    ours: Worker[Any]
+    alive: bool
+    _is_told = False
+    _stop_emptying = 0.0  # monotonic seconds
+    _has_said = False
+
+    def init_signals(self) -> None:
+        """Leave the signals to prod-run."""
+
+    def is_parent_alive(self) -> bool:
+        """Leave the parent's death to the kernel (prctl(2), PR_SET_PDEATHSIG); the parent changes at adoption."""
+        return True
+
+    def notify(self) -> None:
+        """Say that the accepting thread is alive."""
+        self.ours.heartbeat()
+
+    def run(self) -> None:
+        """Accept, after the gate."""
+        self.ours.ready()
+        link = self.ours._link
+        link.on_stop_soon = self._keep_none
+        self._wakers = [fd for fd in (link.fileno(), self.ours.stopping.fileno()) if fd >= 0]
+        for fd in self._wakers:
+            self.poller.register(fd, selectors.EVENT_READ, self._look)
+        super().run()
+
+    def _keep_none(self) -> None:
+        """Say close with every answer from now on, as if too many connections were kept; accepting goes on."""
+        # Not `keepalive = 0`: that cuts a connection whose answer has just said that it will be kept.
+        self.max_keepalived = 0
+
+    def _look(self, _: object) -> None:
+        """Hear what the supervisor said; once told to stop, hear no more: that stays readable for ever."""
+        self._is_told = self.ours.stopping.is_set()
+        if self._is_told:
+            self._stop_emptying = time.monotonic() + draining.EMPTYING
+            for fd in self._wakers:
+                self.poller.unregister(fd)
+            self._wakers = []
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Do one turn of the loop; the last worker empties the queue before it stops accepting."""
+        super().wait_for_and_dispatch_events(0.01 if self._is_told and self.alive else timeout)
+        if self.alive and self._is_told:
+            has_queue = self.ours.stopping.last and draining.is_queued(self.sockets)
+            # gunicorn from here on: `Connection: close`, 2 s for what is kept alive, what is in flight is finished.
+            self.alive = has_queue and time.monotonic() < self._stop_emptying
+
+    def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  gunicorn's signature
+        """Accept or not; the last time is for good, and then nobody shall queue here any more."""
+        super().set_accept_enabled(enabled)
+        if not (enabled or self.alive or self._has_said):
+            self._has_said = True
+            for listener in self.sockets:
+                listener.close()
+            self.ours.stopped_accepting()
+
+    def handle(self, conn: Any) -> object:
+        """
+        Answer one request in a thread of the pool, and close there too.
+
+        gunicorn does that in the accepting thread, where it waits for the client for up to 2 s: three clients that
+        do not close kept a fourth one waiting for 6 s.
+        """
+        again: object = super().handle(conn)
+        if again is False:
+            try:
+                conn.close(graceful=True)
+            except OSError:
+                pass  # the client was quicker
+            conn.close = _nothing
+        return again
+
+
+def _nothing(*, graceful: bool = False) -> None:
+    """Stand for a close that was done."""

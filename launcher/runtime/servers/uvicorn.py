@@ -1,0 +1,166 @@
+"""
+uvicorn in a worker: ASGI.
+
+Owns its configuration, the order in which a worker that is told to stop leaves (DESIGN promise 4), and its exit.
+Must never let it catch signals, bind, fork or write log configuration: these are prod-run's, or the app's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+
+import uvicorn
+
+from launcher.quantities import OFF, ON
+from launcher.runtime.servers import draining
+from launcher.runtime.servers.asgi import GOING_AWAY, SERVICE_RESTART, Shell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from launcher.api import Worker
+    from launcher.runtime.servers import Serve
+
+OPTIONS = (
+    *("access_log", "date_header", "server_header", "root_path", "reset_contextvars"),
+    *("http", "loop", "h11_max_incomplete_event_size", "limit_concurrency", "timeout_keep_alive"),
+    *("ws", "ws_max_size", "ws_max_queue", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate"),
+)
+_CHOICES = {
+    "http": ("auto", "httptools", "h11"),
+    "loop": ("auto", "uvloop", "asyncio"),
+    "ws": ("auto", "websockets-sansio", "websockets", "wsproto", "none"),
+}
+_GLANCE = 0.02  # seconds between two looks at what is left while draining
+
+
+def prepare(app: Any, options: Mapping[str, str]) -> Serve:
+    """Configure uvicorn and import its parts; an event loop is only made in the worker."""
+    if not any(logging.getLogger(name).level for name in ("uvicorn", "uvicorn.error")):
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # prod-run says that a worker started or stopped
+    shell = Shell(app)
+    config = uvicorn.Config(
+        shell,
+        interface="asgi3",
+        lifespan="on",  # of the shell, so that nothing is accepted if it fails
+        log_config=None,
+        workers=1,  # or it would read WEB_CONCURRENCY
+        backlog=draining.BACKLOG,  # it calls listen(2) again on the shared socket
+        proxy_headers=False,
+        forwarded_allow_ips="",
+        **{name: _value(name, text) for name, text in options.items()},  # type: ignore[arg-type]
+    )
+    config.load()
+    loop_factory = config.get_loop_factory()
+    return lambda worker: _serve(config, shell, loop_factory, worker)
+
+
+def _serve(
+    config: uvicorn.Config,
+    shell: Shell,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    worker: Worker[Any],
+) -> None:
+    """
+    Serve until the worker is told to stop and has stopped.
+
+    Raises:
+        SystemExit: it was never to serve.
+        Exception: the app's startup failed.
+    """
+    shell.gate = worker.ready_async
+    worker._link.on_stop_soon = shell.drain
+    server = _Server(config, shell, worker)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(server.serve(sockets=list(worker.sockets.values())))
+    except SystemExit:
+        if shell.failure:
+            raise shell.failure from None
+        if shell.is_turned_away:
+            raise SystemExit(0) from None
+        raise
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves without losing a request."""
+
+    def __init__(self, config: uvicorn.Config, shell: Shell, worker: Worker[Any]) -> None:
+        super().__init__(config)
+        self._shell = shell
+        self._worker = worker
+        self._leaving: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to prod-run; uvicorn would also die of the one that it caught."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept, after the gate; and wait to be told to stop."""
+        await super().startup(sockets)
+        self._leaving = asyncio.get_running_loop().create_task(self._leave(sockets or []))
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say ten times a second that the event loop is alive."""
+        self._worker.heartbeat()
+        return await super().on_tick(counter)
+
+    async def _leave(self, sockets: list[socket.socket]) -> None:
+        """Leave in this order: tell clients to close, accept no more, wait for them, close websockets, stop."""
+        stopping = self._worker.stopping
+        await stopping.wait_async()
+        self._shell.drain()
+        began_before = self.server_state.tasks - self._shell.websocket_tasks
+        now = began = time.monotonic()
+        if stopping.last:
+            # Nothing tells that the kernel's queue is empty: it is looked at, while the event loop accepts.
+            while draining.is_queued(sockets) and time.monotonic() < began + draining.EMPTYING:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        for server in self.servers:
+            server.close()
+        self._worker.stopped_accepting()
+        code = GOING_AWAY if stopping.reason == "stop" else SERVICE_RESTART
+        untold = began  # until then there was a request whose client might not have been told
+        while self.server_state.connections and now < untold + draining.LINGER:
+            await asyncio.sleep(_GLANCE)
+            now = time.monotonic()
+            if any(not task.done() for task in began_before):
+                untold = now
+            if now >= began + draining.LINGER:
+                await self._shell.close_websockets(code)
+        await self._shell.close_websockets(code)
+        self.should_exit = True
+
+
+def _value(name: str, text: str) -> object:
+    """
+    Read an option as what uvicorn.Config takes, which looks at nothing itself.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    default = inspect.signature(uvicorn.Config).parameters[name].default
+    if name in _CHOICES:
+        if text in _CHOICES[name]:
+            return text
+        kind = " or ".join(_CHOICES[name])
+    elif isinstance(default, bool):
+        if text in ON + OFF:
+            return text in ON
+        kind = "true or false"
+    elif isinstance(default, str):
+        return text
+    elif text.isdecimal():
+        return int(text)
+    else:
+        kind = "a whole number"
+    message = f"{name} is {kind}"
+    raise ValueError(message)

@@ -1,0 +1,92 @@
+"""
+What happened so far, for whoever asks later: reloads and their results, ends of workers, sockets.
+
+Owns the sums and the last few of each; it learns from the lines that prod-run says anyway.
+Pure: records in, facts out; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from launcher.lean import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.logs.formats import Record
+
+KEPT = 20  # reloads
+RESULTS = ("committed", "rejected", "rolled-back", "pre-empted")
+
+
+class Reload(NamedTuple):
+    """How a start or reload ended."""
+
+    generation: int
+    result: str
+    reason: str
+    origin: str  # who asked for it
+    at: float  # Unix time
+    took: float  # seconds; 0: not known
+
+
+class Slot(NamedTuple):
+    """A worker's place, over all the lives in it."""
+
+    restarts: int = 0  # ends that nobody asked for
+    last_exit: str = ""
+    last_exit_at: float = 0.0  # Unix time
+
+
+class History:
+    """Everything that a snapshot tells beyond the present."""
+
+    __slots__ = ("_began", "deaths", "listeners", "reloads", "results", "slots")
+
+    def __init__(self) -> None:
+        self.reloads: list[Reload] = []  # the oldest first
+        self.results: dict[str, int] = {}  # how often each
+        self.deaths: dict[str, int] = {}  # of workers that nobody had told to end, by reason
+        self.slots: dict[int, Slot] = {}
+        self.listeners: dict[str, str] = {}  # name → address
+        self._began: dict[int, tuple[float, str]] = {}  # by generation: when, and who asked
+
+    def hear(self, record: Record) -> None:
+        """Learn from one line."""
+        facts = dict(record.fields)
+        number = int(str(facts.get("generation", 0)))
+        slot = int(str(facts.get("slot", -1)))
+        match record.event:
+            case "listening":
+                self.listeners[str(facts["name"])] = str(facts["address"])
+            case "preparing":
+                self._began[number] = (record.time, str(facts["origin"]))
+                for forgotten in [each for each in self._began if each <= number - KEPT]:
+                    del self._began[forgotten]
+            case result if result in RESULTS:
+                self._ended(number, record, str(facts.get("reason", "")))
+            case "ended worker" | "finished worker":
+                self._left(slot, str(facts["how"]), record.time)
+            case "lost worker":
+                self._left(slot, str(facts["how"]), record.time)
+                self._died(slot, str(facts["how"]))
+            case "lost worker with its zygote":
+                self._died(slot, "its zygote ended")
+            case "stalled":
+                self._died(slot, "stalled")
+            case "gave up" if slot >= 0:
+                self._died(slot, "gave up")
+
+    def _ended(self, number: int, record: Record, reason: str) -> None:
+        began, origin = self._began.get(number, (record.time, ""))
+        self.results[record.event] = self.results.get(record.event, 0) + 1
+        self.reloads.append(Reload(number, record.event, reason, origin, record.time, record.time - began))
+        del self.reloads[:-KEPT]
+
+    def _left(self, slot: int, how: str, time: float) -> None:
+        self.slots[slot] = self.slots.get(slot, Slot())._replace(last_exit=how, last_exit_at=time)
+
+    def _died(self, slot: int, how: str) -> None:
+        # What stands in brackets may differ each time, and each reason is a series for ever.
+        reason = "out of memory" if "memory" in how else how.partition(" (")[0]
+        self.deaths[reason] = self.deaths.get(reason, 0) + 1
+        before = self.slots.get(slot, Slot())
+        self.slots[slot] = before._replace(restarts=before.restarts + 1)

@@ -1,0 +1,105 @@
+"""What prod-run relies upon in gunicorn's threaded worker, which is not public API."""
+
+from __future__ import annotations
+
+import inspect
+import selectors
+import socket
+import threading
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.workers import base, gthread
+
+from launcher.runtime.servers import gthread as driver
+
+
+@pytest.mark.parametrize(
+    "name", [*driver.OPTIONS, *("graceful_timeout", "forwarded_allow_ips", "secure_scheme_headers")]
+)
+def test_the_options_are_there(name: str) -> None:
+    """Every option that is passed on is a setting of gunicorn's."""
+    assert name in Config().settings
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("init_signals", []),
+        ("is_parent_alive", []),
+        ("notify", []),
+        ("run", []),
+        ("wait_for_and_dispatch_events", ["timeout"]),
+        ("set_accept_enabled", ["enabled"]),
+        ("handle", ["conn"]),
+    ],
+)
+def test_what_is_overridden_is_there(name: str, parameters: list[str]) -> None:
+    """The methods that the driver replaces, as they are called."""
+    assert list(inspect.signature(getattr(gthread.ThreadWorker, name)).parameters) == ["self", *parameters]
+
+
+def test_the_order_of_a_workers_life() -> None:
+    """The constructor's arguments; the app is loaded before `run`, in which the poller and the threads exist."""
+    words = ["self", "age", "ppid", "sockets", "app", "timeout", "cfg", "log"]
+    source = inspect.getsource(base.Worker.init_process)
+
+    assert list(inspect.signature(base.Worker.__init__).parameters) == words
+    assert source.index("self.init_signals()") < source.index("self.load_wsgi()") < source.index("self.run()")
+
+
+def test_the_loop_ends_when_alive_is_false_and_then_lingers() -> None:
+    """`run`: events, while alive; then accepting ends, kept connections linger, and what is in flight is finished."""
+    source = inspect.getsource(gthread.ThreadWorker.run)
+    steps = (
+        "set_accept_enabled(True)",
+        "while self.alive:",
+        "self.wait_for_and_dispatch_events(",
+        "self.set_accept_enabled(False)",
+        "self._cap_keepalive(",
+        "while self.nr_conns > 0:",
+        "self.wait_for_and_dispatch_events(",
+    )
+    position = 0
+    for step in steps:
+        position = source.index(step, position) + 1
+    assert 1 <= gthread.STOP_KEEPALIVE_LINGER <= 5
+
+
+def test_a_close_is_asked_for_with_false_and_done_by_the_accepting_thread() -> None:
+    """The repair in `handle` closes in the pool's thread; the accepting thread then finds nothing to wait for."""
+    worker = driver._Server.__new__(driver._Server)
+    closed = []
+
+    class Conn:
+        """A connection whose close is slow."""
+
+        def close(self, *, graceful: bool = False) -> None:
+            closed.append((graceful, threading.current_thread().name))
+
+    conn = Conn()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gthread.ThreadWorker, "handle", lambda *_: False)
+        thread = threading.Thread(target=worker.handle, args=(conn,), name="pool")
+        thread.start()
+        thread.join()
+    conn.close(graceful=True)  # as finish_request does
+
+    assert closed == [(True, "pool")]
+    assert "conn.close(graceful=True)" in inspect.getsource(gthread.ThreadWorker.finish_request)
+
+
+def test_answers_say_close_if_too_many_connections_are_kept() -> None:
+    """How `--drain-delay` has them closed: the limit is looked at for each answer, and for nothing else."""
+    source = inspect.getsource(gthread)
+
+    assert "elif len(self.keepalived_conns) >= self.max_keepalived:\n                resp.force_close()" in source
+    assert source.count("self.max_keepalived") == 2  # the constructor, and this
+
+
+def test_a_listener_is_an_object_with_sock() -> None:
+    """What gunicorn asks of a listener is answered by the real socket."""
+    with socket.create_server(("127.0.0.1", 0)) as sock, selectors.DefaultSelector() as selector:
+        listener = driver._Listener(sock)
+        selector.register(listener, selectors.EVENT_READ)
+        assert listener.getsockname() == sock.getsockname()

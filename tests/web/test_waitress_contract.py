@@ -1,0 +1,32 @@
+"""What prod-run relies upon in waitress beyond its documentation."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import BaseWSGIServer
+from waitress.task import Task, WSGITask
+
+from launcher.runtime.servers import waitress as driver
+
+
+@pytest.mark.parametrize("name", [*driver.OPTIONS, *("backlog", "sockets")])
+def test_the_options_are_there(name: str) -> None:
+    """Every option that is passed on is one of waitress's adjustments."""
+    assert name in dict(Adjustments._params)
+
+
+def test_what_is_used_is_there() -> None:
+    """The loop's turn, the class of channels and of tasks, and the header that makes a task close."""
+    assert list(inspect.signature(wasyncore.loop).parameters) == ["timeout", "use_poll", "map", "count"]
+    assert BaseWSGIServer.channel_class is HTTPChannel
+    assert HTTPChannel.task_class is WSGITask
+    assert 'self.request.headers.get("CONNECTION", "")' in inspect.getsource(Task.build_response_header)
+    for name in ("requests", "total_outbufs_len", "last_activity", "will_close"):
+        assert name in inspect.getsource(HTTPChannel)
+    for name in ("active_channels", "task_dispatcher", "accepting"):
+        assert name in inspect.getsource(BaseWSGIServer)

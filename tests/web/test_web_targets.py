@@ -1,0 +1,255 @@
+"""Web applications as targets: readiness, the gate, the drain, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING, BinaryIO
+
+import pytest
+
+from tests.processes.running import until
+from tests.web.serving import APP, SERVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.processes.running import Running
+    from tests.web.serving import Client
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_web_application_is_served(name: str, start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """A target that takes no Worker, but looks like an application, is one; workers are forked; the end is 0."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--workers", 2, *SERVERS[name])
+    running.wait_for(event="committed")
+
+    assert "version 1" in running.ask()
+    assert "unsafe to fork" not in running.text()
+    assert running.stop() == 0
+    assert "Traceback" not in running.text()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_it_is_served_on_a_unix_socket_and_without_preload(
+    name: str, start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Where the listener is a path, and workers import for themselves."""
+    app(APP)
+    running = start("--bind", f"unix:{tmp_path}/s", "--preload", "never", *SERVERS[name])
+    running.wait_for(event="committed")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(tmp_path / "s"))
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = connection.makefile().read()
+
+    assert "version 1" in answer
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_kept_connection_is_told_to_close(
+    name: str, start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]
+) -> None:
+    """A client that is idle when its worker retires may ask once more, and is told to close with the answer."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", *SERVERS[name])
+    running.wait_for(event="committed")
+    kept = client(running)
+    first = kept.ask()
+    assert running.reload()["event"] == "committed"
+    running.ask("/sleep/0.5")  # not only in the first instant
+    second = kept.ask()
+
+    assert "connection: close" not in first
+    assert "connection: close" in second, running.text()
+    assert first.splitlines()[-1] == second.splitlines()[-1]  # the old one's answer
+    assert kept.read() == ""
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_during_the_drain_delay_clients_are_told_and_new_ones_accepted(
+    name: str, start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]
+) -> None:
+    """A load balancer's pool of kept connections is empty when the delay is over; nobody is turned away meanwhile."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--drain-delay", "1h", *SERVERS[name])
+    running.wait_for(event="committed")
+    kept = client(running)
+    assert "connection: close" not in kept.ask()
+    running.send(signal.SIGTERM)
+    until(lambda: "connection: close" in kept.ask(), "the kept connection is told to close")
+
+    assert kept.read() == ""
+    assert "version 1" in running.ask()
+    running.send(signal.SIGQUIT)
+    assert running.wait() == 0
+
+
+def test_ready_means_that_the_lifespan_has_started(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """`committed` comes after the app's own startup, however long that takes; its shutdown is awaited."""
+    slow = """
+async def startup(receive):
+    await receive()
+    await asyncio.sleep(0.3)
+    pathlib.Path("started").touch()
+"""
+    app(APP + slow)
+    running = start("--bind", "127.0.0.1:0", "app:asgi")
+    running.wait_for(event="committed")
+
+    assert (tmp_path / "started").exists()
+    assert running.stop() == 0
+    assert "closed 1" in running.text()
+
+
+def test_a_failed_lifespan_is_a_failed_boot(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """Its traceback is shown, cut to the app's frames."""
+    app(
+        APP.replace(
+            "    await receive()\ndef wsgi", "    await receive()\n    raise LookupError('no database')\ndef wsgi"
+        )
+    )
+    running = start("--bind", "127.0.0.1:0", "app:asgi")
+
+    assert running.wait() == 70
+    assert "LookupError: no database" in running.text()
+    assert "in startup" in running.text()
+    assert "/launcher/" not in running.text()
+
+
+def test_no_client_sees_a_generation_that_is_not_committed(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A worker whose startup is over waits for the others of its generation; if one fails it is shut down again."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--workers", 2, "app:asgi")
+    running.wait_for(event="committed")
+    held = """
+async def startup(receive):
+    await receive()
+    try:
+        os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
+        raise LookupError("no database")
+"""
+    app(APP.replace("VERSION = 1", "VERSION = 2") + held)
+    since = running.mark()
+    running.send(signal.SIGHUP)
+    until((tmp_path / "first").exists, "a worker of the new generation has started up")
+    answers = {running.ask().split()[1] for _ in range(20)}
+    (tmp_path / "go").touch()
+    result = running.wait_for(lambda line: line.get("event") in ("rejected", "committed"), since=since)
+
+    assert result["event"] == "rejected"
+    assert answers == {"1"}
+    running.wait_for("opened 2")
+    running.wait_for("closed 2")
+    assert "version 1" in running.ask()
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize(("end", "code"), [("reload", 1012), ("stop", 1001)])
+def test_a_websocket_is_closed_with_a_reason(
+    end: str, code: int, start: Callable[..., Running], examples: Path, client: Callable[[Running], Client]
+) -> None:
+    """1012 asks the client to come back at once, 1001 says that the server goes away (RFC 6455)."""
+    running = start("--chdir", examples, "--bind", "127.0.0.1:0", "fastapi_app:app")
+    running.wait_for(event="committed")
+    connection = client(running).socket
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13"
+    connection.sendall(f"GET /echo HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode())
+    stream = connection.makefile("rb")
+    while stream.readline() != b"\r\n":
+        pass
+    connection.sendall(b"\x81\x84\0\0\0\0ping")  # masked with zeros
+    assert frame(stream) == (0x81, b"ping")
+    running.send(signal.SIGHUP if end == "reload" else signal.SIGTERM)
+
+    assert frame(stream) == (0x88, code.to_bytes(2, "big")), running.text()
+    stream.close()
+    connection.close()
+    assert (running.stop() if end == "reload" else running.wait()) == 0
+
+
+def frame(stream: BinaryIO) -> tuple[int, bytes]:
+    """Read one frame that is no ping (RFC 6455 section 5.2)."""
+    while True:
+        kind, length = stream.read(2)
+        payload = stream.read(length)
+        if kind != 0x89:
+            return kind, payload
+
+
+def test_a_blocked_event_loop_is_a_stall(
+    start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]
+) -> None:
+    """The event loop says that it is alive, also while requests wait; one that blocks it is found."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--stall-timeout", "2s", "app:asgi")
+    running.wait_for(event="committed")
+    assert "version 1" in running.ask("/sleep/5")
+    client(running).socket.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+    running.wait_for(event="stalled")
+    stacks = running.wait_for(event="stacks")
+
+    assert "in asgi" in stacks["detail"]
+
+    assert running.stop() == 0
+
+
+def test_a_factory_makes_the_application_once(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """`--factory`: called in the zygote, not in every worker."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--workers", 2, "--factory", "app:make")
+    running.wait_for(event="committed")
+
+    assert "version 1" in running.ask()
+    assert running.text().count("made") == 1
+    assert running.stop() == 0
+
+
+def test_an_option_goes_to_the_server(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """Under the library's own name: one that can be seen from outside."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", "--server-option", "limit_request_line=100", "app:wsgi")
+    running.wait_for(event="committed")
+
+    assert "version" in running.ask("/short")
+    assert "version" not in running.ask("/" + 100 * "x")
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--server-option", "thread=3", "app:wsgi"), "passes no such option to gunicorn. Did you mean threads?"),
+        (("--server-option", "threads=many", "app:wsgi"), "gunicorn does not take it: "),
+        (("--server-option", "timeout_keep_alive=x", "app:asgi"), "timeout_keep_alive is a whole number"),
+        (("--server-option", "http=h3", "app:asgi"), "http is auto or httptools or h11"),
+        (
+            ("--server-option", "channel_timeout=x", "--server-option", "server=waitress", "app:wsgi"),
+            "waitress does not",
+        ),
+        (("--server-option", "server=uvicorn", "app:wsgi"), "is not a server for WSGI applications. Write gunicorn or"),
+        (("--server-option", "threads", "app:wsgi"), "'threads' is not NAME=VALUE"),
+        (("--server-option", "threads=3", "app:main"), "app:main brings its own server"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(
+    words: tuple[str, ...], sentence: str, start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """It names the option and what to write; exit 2."""
+    app(APP + "def main(): ...\n")
+    running = start("--bind", "127.0.0.1:0", *words)
+
+    assert running.wait() == 2
+    assert sentence in running.text()
+    assert "Traceback" not in running.text()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher import errors, help_text, signals
+from launcher.observer import endpoints
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +56,24 @@ def exit_codes() -> str:
     )
 
 
+def endpoint_page() -> str:
+    """Return the page of what the introspection port answers."""
+    lines = ["| path | tier | codes | type | answer |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{route.path}` | {'private' if route.is_private else 'public'} | {route.codes} | `{route.kind}` "
+        f"| {route.meaning} |"
+        for route in endpoints.ROUTES
+    ]
+    return (
+        "# What the introspection port answers\n\n"
+        "Printed from `launcher/observer/endpoints.py`.\n"
+        "GET and HEAD only (else 405), whatever is not here is 404; the private tier is the unix socket, or TCP with "
+        "the token of `--introspect-token-file` (else 401, or 403 without such a file).\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )
+
+
 def readme() -> str:
     """Return the README with its table of signals made anew."""
     text = (ROOT / "README.md").read_text()
@@ -69,6 +88,7 @@ PAGES = {
     "docs/reference/settings.md": settings,
     "docs/reference/signals.md": signal_page,
     "docs/reference/exit-codes.md": exit_codes,
+    "docs/reference/endpoints.md": endpoint_page,
     "README.md": readme,
 }
 

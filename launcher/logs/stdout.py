@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 LIMIT = 1024 * 1024
 
-_PIECE = 64 * 1024
+_PIECE = 256 * 1024
+_PIPE_PIECE = 64 * 1024
 # tty_poll in the kernel says "writable" while fewer than 256 characters wait in the driver.
 _TERMINAL_PIECE = 256
 
@@ -64,6 +65,7 @@ class Stdout:
         self._rest = b""  # of a line that is partly out: nothing may come before it
         self._rest_is_notice = False
         self._backlog = bytearray()  # whole lines
+        self._waiting = 0  # their number
         self._missing = 0  # dropped since the last notice
         self._is_refused = False
 
@@ -81,10 +83,15 @@ class Stdout:
         """Say whether `flush` should be called when the descriptor is writable."""
         return self._sink.can_wait and bool(self._rest or self._backlog)
 
-    def write(self, lines: bytes) -> None:
-        """Take whole lines and pass on at once what the other side takes; at the limit the oldest are dropped."""
+    def write(self, lines: bytes, count: int = -1) -> None:
+        """
+        Take whole lines and pass on at once what the other side takes; at the limit the oldest are dropped.
+
+        `count` is their number, if the caller knows it: counting costs more than writing.
+        """
         is_full = self.wants_write
         self._backlog += lines
+        self._waiting += lines.count(b"\n") if count < 0 else count
         if not is_full:
             # Else the loop says when it is worth another system call.
             self.flush()
@@ -118,6 +125,8 @@ class Stdout:
                 self._take(max(sent - len(notice), 0))
             if self._count:
                 self._count(self.passed, self.dropped)
+            if self._sink.can_wait and sent < len(data):
+                return  # it is full
 
     def close(self) -> None:
         """Try once more, count what is left as dropped, and let go of all but the caller's descriptor."""
@@ -138,20 +147,24 @@ class Stdout:
         """Remove what is out from the backlog; the end of a line whose beginning is out becomes the rest."""
         if not sent:
             return
-        self.passed += self._backlog.count(b"\n", 0, sent)
-        if self._backlog[sent - 1] != ord("\n"):
-            end = self._backlog.find(b"\n", sent) + 1 or len(self._backlog)
-            self._rest = bytes(self._backlog[sent:end])
-            self._rest_is_notice = False
-            sent = end
-        # A bytearray gives up its front without moving the rest.
-        del self._backlog[:sent]
+        is_whole = self._backlog[sent - 1] == ord("\n")
+        end = sent if is_whole else self._backlog.find(b"\n", sent) + 1 or len(self._backlog)
+        self._rest = b"" if is_whole else bytes(self._backlog[sent:end])
+        self._rest_is_notice = is_whole and self._rest_is_notice
+        self.passed += self._remove(end) - (not is_whole)
 
     def _drop(self, end: int) -> None:
-        lines = self._backlog.count(b"\n", 0, end)
+        lines = self._remove(end)
         self.dropped += lines
         self._missing += lines
+
+    def _remove(self, end: int) -> int:
+        """Remove whole lines from the front of the backlog; return their number."""
+        lines = self._waiting if end == len(self._backlog) else self._backlog.count(b"\n", 0, end)
+        self._waiting -= lines
+        # A bytearray gives up its front without moving the rest.
         del self._backlog[:end]
+        return lines
 
     def _refuse(self, error: OSError) -> None:
         """Drop what cannot be written now (reader gone, disk full); the next line tries again."""
@@ -199,25 +212,51 @@ class _Pipe(_Sink):
     """
 
     can_wait = True
-    # pipe(7): up to PIPE_BUF bytes enter as a whole, so lines of others on the same pipe cannot tear ours.
-    # Larger pieces are not faster: what splice moves takes one of the pipe's (16) places for each page anyway.
-    piece = select.PIPE_BUF
+    piece = _PIPE_PIECE
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._out, self._in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def send(self, data: bytes) -> int:
-        left = os.write(self._in, data)
         sent = 0
-        try:
-            sent = os.splice(self._out, self.fd, left, flags=os.SPLICE_F_NONBLOCK)
-        finally:
-            left -= sent
-            while left:
-                # Our pipe is empty between calls: the backlog is in one place, and can be dropped line by line.
-                left -= len(os.read(self._out, left))
+        while sent < len(data):
+            offered = self._offer(data, sent)
+            moved = 0
+            try:
+                moved = os.splice(self._out, self.fd, offered, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                if not sent:
+                    raise
+            finally:
+                left = offered - moved
+                while left:
+                    # Our pipe is empty between calls: the backlog is in one place, and can be dropped line by line.
+                    left -= len(os.read(self._out, left))
+            sent += moved
+            if moved < offered:
+                break
         return sent
+
+    def _offer(self, data: bytes, start: int) -> int:
+        """
+        Fill our pipe with pages of whole lines; return how many bytes.
+
+        pipe(7): what is written at once, up to PIPE_BUF bytes, gets a page of its own if it does not fit into the last
+        one, and splice moves whole pages while there are places for them.  So lines of others on the same pipe cannot
+        tear ours.
+        """
+        at = start
+        while at < len(data):
+            end = data.rfind(b"\n", at, at + select.PIPE_BUF) + 1 or data.find(b"\n", at) + 1 or len(data)
+            try:
+                written = os.write(self._in, data[at:end])
+            except BlockingIOError:
+                break  # our pipe is full
+            at += written
+            if at < end:
+                break
+        return at - start
 
     def close(self) -> None:
         os.close(self._out)

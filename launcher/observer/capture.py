@@ -14,7 +14,7 @@ from time import time
 from launcher.logs import formats
 from launcher.logs.batch import INNER_NEWLINE, SEVERITIES, Batch
 from launcher.observer.sorting import Sorting
-from launcher.observer.whole_lines import WholeLines
+from launcher.observer.whole_lines import WholeLines, newlines
 
 TYPE_CHECKING = False
 
@@ -66,10 +66,9 @@ class Capture:
         if not piece:
             self.ended = True
             return self.finish()
-        # A third of the time of bytes.count.
-        newlines = len(piece) - len(piece.replace(b"\n", b""))
-        self._took(newlines)
-        self._owed += newlines
+        count = newlines(piece)
+        self._took(count)
+        self._owed += count
         self._read_at = now
         self._sorting.time = formats.timestamp(time())
         whole = self._lines.add(piece)

@@ -21,6 +21,7 @@ from launcher.logs.counters import Counters
 from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
 from launcher.observer.valve import Valve
+from launcher.observer.whole_lines import newlines
 from launcher.runtime import libc
 from launcher.signals import HARMLESS_TO_WORKERS
 
@@ -28,10 +29,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from launcher.observer.introspection import Introspection
+
 CHANNEL = 3  # where the supervisor puts it before the exec
 ANSWER_EVERY = 0.5  # seconds: questions come as fast as they are answered
 FLUSH = 1.8  # seconds at the end; the supervisor waits for two
 AT_ONCE = 64  # messages in one turn
+LARGEST = 1024 * 1024  # bytes that the work on one piece may need
 
 
 def main() -> NoReturn:
@@ -46,7 +50,13 @@ def main() -> NoReturn:
     if not libc.kill_with_parent() or os.getppid() != message.number("supervisor"):
         os._exit(0)
     _show_title(message.text("name"))
-    Loop(channel, message, Counters(descriptors[0])).run()
+    # The allocator gives back what a piece needed, and asks for it again with the next one, until it has seen a larger
+    # block come and go (mallopt(3): M_MMAP_THRESHOLD); this one is never touched.
+    bytes(LARGEST)
+    loop = Loop(channel, message, Counters(descriptors[0]))
+    if message.texts("introspect"):
+        loop.open_port(list(zip(descriptors[1:], message.texts("introspect"), strict=True)))
+    loop.run()
 
 
 class Loop:
@@ -57,6 +67,7 @@ class Loop:
         "_channel",
         "_counters",
         "_end_at",
+        "_introspection",
         "_pen",
         "_poll",
         "_sink",
@@ -82,6 +93,14 @@ class Loop:
         self._unsaid: list[bytes] = []  # the channel is full
         self._answer_at: float | None = None  # the supervisor has a question
         self._end_at: float | None = None
+        self._introspection: Introspection | None = None
+
+    def open_port(self, listeners: list[tuple[int, str]]) -> None:
+        """Answer at these sockets how prod-run is; each is a descriptor and an address."""
+        from launcher.observer.introspection import Introspection  # noqa: PLC0415  --introspect off costs nothing
+
+        self._introspection = Introspection(listeners, self._counters, self._say, self._complain)
+        self._poll.register(self._introspection.fileno(), select.EPOLLIN)
 
     def run(self) -> NoReturn:
         """Watch until told to end and everything is written."""
@@ -95,6 +114,8 @@ class Loop:
             now = time.monotonic()
             self._emit(self._sources.expire(now))
             self._adjust(now)
+            if self._introspection:
+                self._introspection.expire(now)
             for ticket, stream in self._sources.take_finished():
                 self._say(protocol.encode("finished", ticket=ticket, stream=stream))
             if self._answer_at is not None and now >= last_answer + ANSWER_EVERY:
@@ -115,6 +136,7 @@ class Loop:
             self._valve.deadline(),
             self._answer_at,
             self._end_at,
+            self._introspection.deadline() if self._introspection else None,
         )
         deadline = min((due for due in times if due is not None), default=None)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -125,6 +147,9 @@ class Loop:
                 self._hear()
             elif fd == self._sources.fileno():
                 self._read()
+            elif self._introspection and fd == self._introspection.fileno():
+                self._hear()  # the last snapshot first
+                self._introspection.serve()
             else:
                 self._sink.on_ready(fd, mask)
         due = self._sink.deadline()
@@ -146,14 +171,14 @@ class Loop:
             self._poll.register(fd, mask)
 
     def _read(self) -> None:
-        # What the supervisor knows of a process it says before the process can write anything.
+        self._sources.look()
+        # What the supervisor knows of a process it says before the process can write anything: before what was seen.
         self._hear()
         for batches in self._sources.read():
             self._emit(batches)
             self._adjust(time.monotonic())
             if not self._valve.is_open:
                 return
-            self._hear()
 
     def _adjust(self, now: float) -> None:
         was_open = self._valve.is_open
@@ -164,7 +189,7 @@ class Loop:
     def _emit(self, batches: list[Batch]) -> None:
         for batch in batches:
             # One line may become several (a traceback on a console), and several one: what comes out is what counts.
-            lines = batch.lines.count(b"\n")
+            lines = newlines(batch.lines)
             self._counters.add(places.TAKEN, lines - batch.taken)
             if lines:
                 self._sink.write(batch._replace(taken=lines))
@@ -233,6 +258,8 @@ class Loop:
                 self._emit([batch])
             case "ping":
                 self._answer_at = time.monotonic()
+            case "about" | "state" | "alive" | "stacks" if self._introspection:
+                self._introspection.hear(message)
             case "end":
                 for batches in self._sources.read_to_the_end():
                     self._emit(batches)

@@ -42,7 +42,7 @@ class _Writer:
 class Sources:
     """Everything that is read."""
 
-    __slots__ = ("_app", "_by_fd", "_finished", "_form", "_open", "_poll", "_took", "_words", "_writers")
+    __slots__ = ("_app", "_by_fd", "_finished", "_form", "_open", "_poll", "_ready", "_took", "_words", "_writers")
 
     def __init__(self, app: str, form: Form, took: Callable[[int], None]) -> None:
         """`took` is told at once how many newlines were read."""
@@ -53,6 +53,7 @@ class Sources:
         self._writers: dict[int, _Writer] = {}  # by ticket
         self._by_fd: dict[int, tuple[int, str]] = {}
         self._open: dict[int, Capture] = {}  # those that hold something back
+        self._ready: list[int] = []  # descriptors that have something
         self._finished: list[tuple[int, str]] = []
         self._words: dict[int, str] = {}  # by ticket, the oldest first
 
@@ -96,11 +97,17 @@ class Sources:
         """Return what a process said last on its stderr; empty if that is not known any more."""
         return self._words.pop(ticket, "")
 
+    def look(self) -> None:
+        """Ask which pipes have something, when all of the last time have had their turn."""
+        if not self._ready:
+            self._ready = [fd for fd, _ in self._poll.poll(0)]
+
     def read(self) -> Iterator[list[Batch]]:
-        """Read one piece of each pipe that has something; whoever stops half-way goes on with the others."""
-        for _ in range(len(self._by_fd)):
-            # One at a time: what was told stands last in the kernel's list, so that each has its turn (epoll(7)).
-            for fd, _ in self._poll.poll(0, 1):
+        """Read one piece of each pipe that `look` has found; whoever stops half-way goes on with the others."""
+        self.look()
+        while self._ready:
+            fd = self._ready.pop(0)
+            if fd in self._by_fd:  # else it has come to its end meanwhile
                 yield self._read(*self._by_fd[fd])
 
     def read_to_the_end(self) -> Iterator[list[Batch]]:

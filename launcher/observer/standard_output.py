@@ -59,7 +59,7 @@ class StandardOutput:
 
     def write(self, batch: Batch) -> None:
         """Take lines, and pass on at once what the other side takes."""
-        self._output.write(batch.lines)
+        self._output.write(batch.lines, batch.taken)
         self._mind()
 
     def on_ready(self, fd: int, mask: int) -> None:  # noqa: ARG002  the surface of every sink

@@ -101,7 +101,7 @@ numprocs={workers}
 
 def supervisord(place: Place) -> list[str]:
     """Start copies that share a port with SO_REUSEPORT."""
-    _write(place, "supervisord.conf", SUPERVISORD)
+    write(place, "supervisord.conf", SUPERVISORD)
     return [str(place.bin / "supervisord"), "--configuration", "supervisord.conf"]
 
 
@@ -122,7 +122,7 @@ port = {port}
 
 def circus(place: Place) -> list[str]:
     """Hand one listening socket to all copies."""
-    _write(place, "circus.ini", CIRCUS)
+    write(place, "circus.ini", CIRCUS)
     return [str(place.bin / "circusd"), "circus.ini"]
 
 
@@ -137,12 +137,13 @@ S6_RUN = "#!/bin/sh\nexec {python} ../../plain.py port {port}\n"
 def s6(place: Place) -> list[str]:
     """Make one service directory for each copy; the copies share a port with SO_REUSEPORT."""
     for number in range(place.workers):
-        _write(place, f"services/web{number}/run", S6_RUN)
+        write(place, f"services/web{number}/run", S6_RUN)
         (place.directory / f"services/web{number}/run").chmod(0o755)
     return ["s6-svscan", "services"]
 
 
-def _write(place: Place, name: str, template: str) -> None:
+def write(place: Place, name: str, template: str) -> None:
+    """Write a file of a contender's set-up."""
     path = place.directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
     python = place.bin / "python"
@@ -151,17 +152,22 @@ def _write(place: Place, name: str, template: str) -> None:
 
 HUP = signal.SIGHUP
 NOT_MANY = tuple(name for name in NAMES if name != "many")  # 200 interpreters of their own would say nothing new
+LOGGING = (*(name for name in NAMES if name != "reload"), "logs")
 
 ALL = (
-    Contender("prod-run", "prod-run", prod_run, reload=HUP, measures=(*NAMES, "check")),  # nobody else has the last
+    Contender("prod-run", "prod-run", prod_run, reload=HUP, measures=(*NAMES, "check", "logs")),  # nobody has check
     Contender("gunicorn", "gunicorn", gunicorn, ("gunicorn",), reload=HUP, measures=NAMES, files=("gunicorn_conf.py",)),
     Contender("gunicorn-preload", "gunicorn", gunicorn_preload, ("gunicorn",), files=("gunicorn_conf.py",)),
     Contender("uwsgi", "uwsgi", uwsgi, ("pyuwsgi",)),
     Contender("uwsgi-chain", "uwsgi", uwsgi_chain, ("pyuwsgi",), reload=ask_uwsgi, measures=("reload",)),
     Contender("granian", "granian", granian, ("granian",), reload=HUP, measures=NOT_MANY),
     Contender("uvicorn", "uvicorn", uvicorn, ("uvicorn[standard]",), reload=HUP, measures=NOT_MANY),
-    Contender("supervisord", "supervisord", supervisord, ("supervisor",), files=("supervisord.conf",)),
-    Contender("circus", "circusd", circus, ("circus",), reload=ask_circus, measures=NAMES, files=("circus.ini",)),
-    Contender("s6", "s6-svscan", s6, debian="s6", is_split=True, files=("services/web0/run",)),
+    Contender(
+        "supervisord", "supervisord", supervisord, ("supervisor",), measures=LOGGING, files=("supervisord.conf",)
+    ),
+    Contender(
+        "circus", "circusd", circus, ("circus",), reload=ask_circus, measures=(*NAMES, "logs"), files=("circus.ini",)
+    ),
+    Contender("s6", "s6-svscan", s6, debian="s6", measures=LOGGING, is_split=True, files=("services/web0/run",)),
 )
 OWN = ALL[0].name

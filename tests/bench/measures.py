@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.bench import environment, procfs
 from tests.bench.contenders import Place
 from tests.bench.load import Load
+from tests.bench.log_measures import SEEN as LOGS_SEEN
+from tests.bench.log_measures import logs
 from tests.bench.session import APPS, SLOW, TRIVIAL, NotSeenError, Session, environ, import_alone, pause
 
 if TYPE_CHECKING:
@@ -200,7 +202,7 @@ def check(contender: Contender, lengths: Lengths) -> Figures:
 
 
 MEASURES: dict[str, Callable[[Contender, Lengths], Figures]] = {
-    function.__name__: function for function in (first, up, slow, kill, reload, memory, own, idle, many, check)
+    function.__name__: function for function in (first, up, slow, kill, reload, memory, own, idle, many, check, logs)
 }
 
 SEEN = f"""\
@@ -224,4 +226,5 @@ own         first process of 4 trivial workers (s6: all but the workers); dirty 
 idle        strace -f of all processes, 4 trivial workers; calls that begin in the time; own = all but the workers
 many        time on the processor of the supervisor from its schedstat, less that with 1 worker, for each worker more
 check       --check-config of an app with three variables and a secret, in medians of
-            `python -c "import click, environ, configured"`, which imports the same app; {CHECKS} of each in turns"""
+            `python -c "import click, environ, configured"`, which imports the same app; {CHECKS} of each in turns
+{LOGS_SEEN}"""

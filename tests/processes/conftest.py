@@ -32,6 +32,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         if name in ("PATH", "HOME", "LANG", "TMPDIR") or name.startswith("LC_")
     }
     environment["XDG_RUNTIME_DIR"] = str(tmp_path / "run")
+    environment["PROD_RUN_INTROSPECT"] = "off"  # the default port is one for the whole machine
     (tmp_path / "run").mkdir(mode=0o700)
 
     def start_one(

@@ -1,0 +1,224 @@
+"""
+Every path that the observer answers, and what it answers.
+
+Owns the route table, from which `/` and the reference are printed.
+Must never ask anybody: what is known is an argument; only what a process uses is looked up in /proc.
+"""
+
+from __future__ import annotations
+
+from launcher.lean import NamedTuple
+from launcher.observer import probes
+from launcher.observer.http import TEXT, Reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from launcher.observer.http import Request
+    from launcher.observer.probes import Probe
+    from launcher.observer.state import State
+
+    Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later"]
+
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+LEAVING = ("draining", "dumping", "killed", "stuck")  # of these no stacks are taken, or they are in the log already
+NOT_IN_THIS_VERSION = "not in this version"
+_CSP = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+
+
+class About(NamedTuple):
+    """What never changes."""
+
+    name: str = ""
+    started: float = 0.0  # Unix time: the supervisor's
+    supervisor: int = 0  # PID
+    directory: str = ""
+    token_file: str = ""
+    settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
+
+
+class Known(NamedTuple):
+    """All that an answer is made from."""
+
+    about: About
+    state: State
+    monotonic: float  # seconds: now
+    silent_for: float  # seconds that the supervisor's loop has owed an answer
+    version: bytes | None  # version.json of the generation that serves
+    backlog: dict[str, int]  # by listener, at the supervisor's last answer
+
+
+class Later(NamedTuple):
+    """The answer is to come from the supervisor: the stacks of this slot."""
+
+    slot: int
+
+
+class Route(NamedTuple):
+    """One path; parts of it in capitals stand for anything."""
+
+    path: str
+    meaning: str
+    codes: str
+    answer: Answer
+    kind: str = TEXT
+    is_private: bool = False
+
+
+def find(path: str) -> tuple[Route, dict[str, str]] | None:
+    """Find the route of a path, and what stands in its open parts."""
+    parts = path.split("/")
+    for route in ROUTES:
+        pairs = list(zip(route.path.split("/"), parts, strict=False))
+        is_it = route.path.count("/") == path.count("/") and all(
+            bool(part) if is_open(name) else part == name for name, part in pairs
+        )
+        if is_it:
+            return route, {name: part for name, part in pairs if is_open(name)}
+    return None
+
+
+def is_open(part: str) -> bool:
+    """Say whether a part of a route's path stands for anything."""
+    return part.isupper()
+
+
+# ── probes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _probe(probe: Probe, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001  a tier
+    name = parts.get("CHECK")
+    if name is None:
+        text = probes.text(probe, is_verbose="verbose" in request.options, is_private=is_private)
+        return Reply(200 if probe.is_good else 503, text.encode())
+    check = next((check for check in probe.checks if check.name == name), None)
+    if check is None:
+        return Reply(404, f"there is no such check: {', '.join(check.name for check in probe.checks)}\n".encode())
+    text = "ok" if check.is_good else probes.line(check, is_private=is_private)
+    return Reply(200 if check.is_good or check.is_warning else 503, f"{text}\n".encode())
+
+
+def _livez(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
+    return _probe(probes.alive(known.silent_for), request, parts, is_private)
+
+
+def _healthz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
+    return _probe(probes.alive(known.silent_for)._replace(name="healthz"), request, parts, is_private)
+
+
+def _readyz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
+    return _probe(probes.ready(known.state), request, parts, is_private)
+
+
+def _startupz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
+    return _probe(probes.started(known.state), request, parts, is_private)
+
+
+def _version(known: Known, *_: object) -> Reply:
+    if known.version is None:
+        return Reply(404, b"there is no version.json in the app's directory\n")
+    return Reply(200, known.version, JSON)
+
+
+def _heartbeat(known: Known, _: Request, __: object, is_private: bool) -> Reply:  # noqa: FBT001
+    probe = probes.ready(known.state)
+    levels = {
+        check.name: "ok" if check.is_good else "warning" if check.is_warning else "error" for check in probe.checks
+    }
+    details = {
+        check.name: {"status": levels[check.name], "messages": {check.name: probes.line(check, is_private=is_private)}}
+        for check in probe.checks
+        if not check.is_good
+    }
+    status = "error" if not probe.is_good else "warning" if details else "ok"
+    return _json(200 if probe.is_good else 503, {"status": status, "checks": levels, "details": details})
+
+
+def _lbheartbeat(*_: object) -> Reply:
+    return Reply(200, b"ok\n")
+
+
+# ── the rest ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _status(known: Known, _: Request, __: object, is_private: bool) -> Reply:  # noqa: FBT001
+    from launcher.observer import report  # noqa: PLC0415  json costs 5 ms, which only those pay who ask
+
+    return _json(200, report.status(known, is_private=is_private))
+
+
+def _stacks(known: Known, _: Request, parts: dict[str, str], __: object) -> Reply | Later:
+    text = parts["SLOT"]
+    slot = int(text) if text.isdecimal() and text.isascii() and len(text) < 6 else -1  # noqa: PLR2004  10,000 workers
+    if not any(worker.slot == slot and worker.pid and worker.state not in LEAVING for worker in known.state.workers):
+        return Reply(404, b"there is no worker in this slot\n")
+    return Later(slot)
+
+
+def _not_built(*_: object) -> Reply:
+    return Reply(404, f"{NOT_IN_THIS_VERSION}\n".encode())
+
+
+def _index(known: Known, *_: object) -> Reply:
+    name = _escape(known.about.name)
+    rows = "\n".join(
+        f"<tr><td>{_link(route.path)}<td>{'private' if route.is_private else 'public'}<td>{_escape(route.meaning)}"
+        for route in ROUTES
+    )
+    text = (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>prod-run: {name}</title>\n'
+        f"<h1>{name}</h1>\n<p>{_escape(known.state.sentence)}\n<table>\n{rows}\n</table>\n</html>\n"
+    )
+    return Reply(200, text.encode("utf-8", "backslashreplace"), HTML, (_CSP,))
+
+
+def _link(path: str) -> str:
+    return path if any(map(is_open, path.split("/"))) else f'<a href="{path}">{path}</a>'
+
+
+def _json(status: int, value: object) -> Reply:
+    import json  # noqa: PLC0415
+
+    return Reply(status, json.dumps(value, indent=2).encode() + b"\n", JSON)
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("/", "this table", "200", _index, HTML),
+    Route("/livez", "the supervisor answers; also while draining, and while no worker is up", "200, 503", _livez),
+    Route("/livez/CHECK", "one check of it", "200, 503, 404", _livez),
+    Route("/readyz", "a generation is committed, a worker is ready, and nothing is draining", "200, 503", _readyz),
+    Route("/readyz/CHECK", "one check of it: generation, workers, shutdown, reload, respawn", "200, 503, 404", _readyz),
+    Route("/startupz", "a generation was ready once; stays so", "200, 503", _startupz),
+    Route("/healthz", "the same as /livez, under its old name", "200, 503", _healthz),
+    Route(
+        "/__version__",
+        "version.json of the app's directory, as the generation that serves found it",
+        "200, 404",
+        _version,
+        JSON,
+    ),
+    Route("/__heartbeat__", "the checks of /readyz as JSON (Dockerflow)", "200, 503", _heartbeat, JSON),
+    Route("/__lbheartbeat__", "it answers, and looks at nothing (Dockerflow)", "200", _lbheartbeat),
+    Route("/metrics", f"{NOT_IN_THIS_VERSION}", "404", _not_built),
+    Route(
+        "/status",
+        "generations, workers, sockets, reloads; in public without reasons and settings' values",
+        "200",
+        _status,
+        JSON,
+    ),
+    Route("/config", f"{NOT_IN_THIS_VERSION}", "404", _not_built, is_private=True),
+    Route(
+        "/workers/SLOT/stacks",
+        "the Python stacks of a worker now, also if it holds the GIL",
+        "200, 404, 504",
+        _stacks,
+        is_private=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""prod-run in real containers."""

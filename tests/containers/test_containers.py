@@ -1,0 +1,146 @@
+"""In a real container: any user, a read-only root, no /dev/log, limits of memory and CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes.load import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.containers.conftest import Container
+
+pytestmark = pytest.mark.slow
+
+QUIET = ("--bind", "127.0.0.1:0", "--introspect", "off")
+AS_PID_1 = ("prod-run",)
+UNDER_TINI = ("/usr/bin/tini", "--", "prod-run")
+
+# Worker 0 wants more than there is, once; its successor is content.
+GREEDY = """
+import os
+from launcher import Worker
+
+def main(worker: Worker):
+    worker.ready()
+    if worker.slot == 0 and not os.path.exists("/tmp/was-here"):
+        open("/tmp/was-here", "w").close()
+        kept = []
+        while True:
+            kept.append(bytearray(os.urandom(1)) * 2**20)
+    worker.stopping.wait()
+"""
+
+SECRETIVE = """
+import environ, launcher
+
+@environ.config(prefix="SHOP")
+class Config:
+    key = launcher.secret(help="a secret")
+
+def main(worker: launcher.Worker[Config]):
+    print("home", __import__("os").environ.get("HOME"), "letters", len(worker.config.key.reveal()), flush=True)
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("init", [AS_PID_1, UNDER_TINI], ids=["pid-1", "tini"])
+def test_a_container_of_nobody_with_a_read_only_root(container: Callable[..., Container], init: tuple[str, ...]) -> None:
+    """A user that no file knows, no HOME, no /dev/log, only /tmp to write to: no warning; SIGTERM loses no request."""
+    running = container(*init, *QUIET, "-w", 2, "--drain-delay", "2s", "hello:main", writable=("/tmp",))
+    running.wait_for(event="committed")
+    health = running.inside("prod-ctl", "health")
+    pid = running.inside("cat", "/proc/1/cmdline").stdout.replace("\0", " ")
+    load = Load(running.address())
+    try:
+        running.process.terminate()
+        running.wait_for(event="stopping")
+        load.settle()
+        load.finish()
+    finally:
+        load.close()
+
+    assert running.wait() == 0
+    assert (health.returncode, health.stdout + health.stderr) == (0, health.stdout), running.text()
+    assert pid.startswith("prod-run: hello [supervisor]" if init is AS_PID_1 else "/usr/bin/tini")
+    assert [request for request in load.requests if request.fault] == []
+    assert [line["text"] for line in running.lines if line.get("level") in {"warning", "error"}] == []
+    assert [line["text"] for line in running.lines if not line.get("event")] == []
+
+
+def test_nothing_at_all_can_be_written_to(container: Callable[..., Container]) -> None:
+    """That costs the control socket, in one line, and nothing else."""
+    running = container("prod-run", *QUIET, "hello:main")
+    running.wait_for(event="committed")
+    answer = running.ask()
+    running.process.terminate()
+
+    assert running.wait() == 0
+    assert "hello from version 1" in answer
+    assert [line["text"].partition(":")[0] for line in running.lines if not line.get("event")] == ["prod-run"]
+    assert "no control socket" in running.text()
+
+
+def test_no_syslog_socket(container: Callable[..., Container]) -> None:
+    """`--log syslog` without /dev/log: it starts, says so, and the lines are not lost without a word."""
+    running = container("prod-run", *QUIET, "--log", "syslog", "hello:main", writable=("/tmp",))
+    running.wait_for("/dev/log")
+    until_healthy(running)
+    running.process.terminate()
+
+    assert running.wait() == 0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU: a limit to one changes nothing")
+@pytest.mark.parametrize(("cpus", "workers"), [(0.5, 1), (1.0, 1), (1.5, 2)])
+def test_workers_auto_is_what_the_limit_allows(
+    container: Callable[..., Container], cpus: float, workers: int
+) -> None:
+    """A cgroup's quota counts, not the machine's CPUs; a part of one counts as one."""
+    running = container("prod-run", *QUIET, "-w", "auto", "hello:main", cpus=cpus, writable=("/tmp",))
+
+    assert running.wait_for(event="committed")["workers"] == f"{workers}/{workers}"
+
+
+def test_a_worker_killed_for_memory_is_explained_and_replaced(
+    container: Callable[..., Container], folder: Path
+) -> None:
+    """The log says that it was for want of memory; the container lives on, with a new worker in that slot."""
+    (folder / "greedy.py").write_text(GREEDY)
+    running = container("prod-run", *QUIET, "-w", 2, "greedy:main", memory=128 << 20, writable=("/tmp",))
+    running.wait_for(event="committed")
+    death = running.wait_for(lambda line: "SIGKILL" in line["text"])
+    running.wait_for(lambda line: line.get("event") == "replaced" or "ready" in line.get("event", ""), slot=0)
+    until_healthy(running)
+    running.process.terminate()
+
+    assert "out of memory" in death["text"]
+    assert "perhaps" not in death["text"]
+    assert death["slot"] == "0"
+    assert running.wait() == 0
+
+
+def test_secrets_and_no_home(container: Callable[..., Container], folder: Path) -> None:
+    """A file of a mounted directory, named by --secrets-dir."""
+    (folder / "secretive.py").write_text(SECRETIVE)
+    (folder / "secrets").mkdir()
+    (folder / "secrets" / "shop_key").write_text("0123456789\n")
+    (folder / "secrets" / "shop_key").chmod(0o440)
+    running = container("prod-run", *QUIET, "--secrets-dir", "secrets", "secretive:main", writable=("/tmp",))
+    running.wait_for("home None letters 10")
+    running.process.terminate()
+
+    assert running.wait() == 0
+
+
+def until_healthy(running: Container) -> None:
+    """Wait until `prod-ctl health`, as a probe runs it, says yes."""
+    from tests.processes.running import until
+
+    until(lambda: running.inside("prod-ctl", "health").returncode == 0, "health")

@@ -1,0 +1,1 @@
+"""prod-run under a real systemd."""

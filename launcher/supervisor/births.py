@@ -15,10 +15,9 @@ import os
 from launcher import protocol
 from launcher.lean_posix import signal, socket
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, default_address, interpreter, notify
+from launcher.supervisor import children, default_address, interpreter, notify, output_pipes
 from launcher.supervisor import events as on
 from launcher.supervisor.children import Child, Inputs, send_signal
-from launcher.supervisor.observer import enlarge, size_of_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,13 +98,8 @@ class Births:
                 raise BrokenPipeError(errno.EPIPE, "the zygote is gone")
             child.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             given.append(theirs.detach())
-            readings = []
-            for output in (1, 2):
-                reading, writing = interpreter.output_pipe(self._handoff, output)
-                given.append(writing)
-                readings.append(reading)
             child.mark = interpreter.new_mark()
-            self._capture(child, *readings)
+            self._capture(child, *self._output_pipes(given))
             self._add_belongings(child, given)
             self._send_spawn(zygote.channel, order, child, given)
 
@@ -165,13 +159,27 @@ class Births:
         self._capture(child, stdout, stderr)
         return child.channel
 
+    def _output_pipes(self, given: list[int]) -> list[int]:
+        """Make a worker's stdout and stderr; return our ends."""
+        readings: list[int] = []
+        try:
+            for output in (1, 2):
+                reading, writing = interpreter.output_pipe(self._handoff, output)
+                given.append(writing)
+                readings.append(reading)
+        except OSError:
+            for fd in readings:
+                os.close(fd)
+            raise
+        return readings
+
     def _capture(self, child: Child, stdout: int, stderr: int) -> None:
         """Have its output read; without --no-log-capture, that is."""
         if stdout < 0:
             return
-        size = size_of_pipe(self._handoff.workers)
+        size = output_pipes.size_for(self._handoff.workers)
         for fd in (stdout, stderr):
-            enlarge(fd, size)
+            output_pipes.enlarge(fd, size)
         self._observer.capture(
             child.ticket,
             {"stdout": stdout, "stderr": stderr},

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Fields = tuple[tuple[str, object], ...]
 
-MOST_DETAIL = 28_000  # characters, of at most four bytes each, in one message
+MOST_DETAIL = 20_000  # characters, of at most four bytes each: all of a record goes into one message
+MOST_VALUE = 4_000
 
 
 class Journal:
@@ -59,10 +60,19 @@ def encoded(record: formats.Record, words_of: int = 0) -> bytes:
         level=record.level,
         event=record.event,
         names=tuple(f"{_kind(value)}{name}" for name, value in record.fields),
-        values=tuple(formats.text_of(value) for _, value in record.fields),
+        values=tuple(protocol.shorten(formats.text_of(value), MOST_VALUE) for _, value in record.fields),
         detail=protocol.shorten(record.detail, MOST_DETAIL),
         words_of=words_of,
     )
+
+
+def as_text(data: bytes) -> str:
+    """Write a message back for people, where there is no observer to do it."""
+    message = protocol.decode(data)
+    names = [name[1:] for name in message.texts("names")]
+    fields = tuple(zip(names, message.texts("values"), strict=True))
+    time_and_words = message.seconds("time"), message.text("level"), message.text("event")
+    return formats.console(formats.Record(*time_and_words, fields, message.text("detail")))
 
 
 def _kind(value: object) -> str:

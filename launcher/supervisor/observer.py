@@ -9,16 +9,14 @@ Must never wait, and never read a pipe that the observer minds.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import sys
 
 from launcher import protocol
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
 from launcher.logs import counters, stdout
-from launcher.supervisor import interpreter, journal
+from launcher.supervisor import interpreter, journal, output_pipes
 from launcher.supervisor import observing as pace
 
 TYPE_CHECKING = False
@@ -34,11 +32,6 @@ AT_ONCE = 64  # messages in one turn
 LIMIT = 1024 * 1024  # bytes of prod-run's own lines that wait for an observer
 
 _ENDINGS = 2  # if the first one is killed at the end, another one says the last lines
-_PIECE = 64 * 1024
-_ALL_PIPES = 16 * 1024 * 1024
-_LARGEST_PIPE = 1024 * 1024
-_SMALLEST_PIPE = 64 * 1024
-_FIONREAD = 0x541B  # ioctl_tty(2)
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT
 
@@ -166,6 +159,11 @@ class Observer:
     def is_over(self) -> bool:
         """Say whether nothing more is to be expected of it, after `end`."""
         return self._endings > 0 and not self.life.pid
+
+    def unsaid(self) -> list[str]:
+        """Return, for people, prod-run's own lines that no observer has taken."""
+        lines = (*self._not_heard(), *(message for message in self._pending if message.is_line))
+        return [journal.as_text(line.data) for line in lines]
 
     # ── the loop's turns ────────────────────────────────────────────────────────────────────────
 
@@ -339,38 +337,9 @@ class Observer:
         before = self._discarded
         for captured in self._captured.values():
             for fd in captured.fds.values():
-                self._discarded += _read_half(fd)
+                self._discarded += output_pipes.make_room(fd)
         if self._discarded and not before:
             _say("nobody reads what the workers write: it is discarded and counted until the observer is back")
-
-
-def size_of_pipe(workers: int) -> int:
-    """Return how large each of so many workers' two pipes may be, in bytes."""
-    size = _LARGEST_PIPE
-    while size > _SMALLEST_PIPE and size * 2 * workers > _ALL_PIPES:
-        size //= 2
-    return size
-
-
-def _read_half(fd: int) -> int:
-    """Read a pipe that is more than half full until it is not; return how many lines that were."""
-    lines = 0
-    half = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2
-    while int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder) > half:
-        try:
-            lines += os.read(fd, _PIECE).count(b"\n")
-        except BlockingIOError:
-            break
-    return lines
-
-
-def enlarge(fd: int, size: int) -> None:
-    """Let a pipe hold more than its 64 KiB, as far as the user's share allows (pipe(7): pipe-user-pages-soft)."""
-    if size > _SMALLEST_PIPE:
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-        except OSError:
-            pass
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+
+Step = list[str | Path]
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
@@ -19,7 +22,7 @@ CHECKED = ("launcher", "tests", "examples")
 
 
 def main() -> int:
-    """Run everything, this interpreter's tests last; return the first exit code that is not 0."""
+    """Run everything, and show this interpreter's tests last; return the first exit code that is not 0."""
     words = [word for word in sys.argv[1:] if word != "--fast"]
     is_fast = "--fast" in sys.argv
     steps = [
@@ -27,12 +30,30 @@ def main() -> int:
         [sys.executable, "-m", "ruff", "check", *CHECKED],
         [sys.executable, "-m", "mypy"],
     ]
-    if not is_fast:
-        # The slow tests are about the kernel and the clock, not about the interpreter.
-        steps += [[python, "-m", "pytest", "-q", "-m", "not slow", *words] for python in other_pythons()]
-    steps.append([sys.executable, "-m", "pytest", "-q", *(("-m", "not slow") if is_fast else ()), *words])
+    # The slow tests are about the kernel and the clock, not about the interpreter.
+    others = [] if is_fast else [pytest(python, "-m", "not slow", *words) for python in other_pythons()]
+    own = pytest(sys.executable, *(("-m", "not slow") if is_fast else ()), *words)
     codes = [run(step) for step in steps]
+    # Most tests wait for other processes: two rows of them at once take little longer than one.
+    with ThreadPoolExecutor(2) as rows:
+        beside = rows.submit(lambda: [run_quietly(step) for step in others])
+        mine = rows.submit(run_quietly, own)
+        minutes = 0
+        while wait((beside, mine), 60).not_done:
+            minutes += 1
+            print(f"── the tests are running: {minutes} min", flush=True)
+        finished = [*beside.result(), mine.result()]
+    for step, code, said in finished:
+        announce(step)
+        sys.stdout.write(said)
+        codes.append(code)
+    sys.stdout.flush()
     return next((code for code in codes if code), 0)
+
+
+def pytest(python: str | Path, *words: str) -> Step:
+    """Return the step that runs the tests with one interpreter."""
+    return [python, "-m", "pytest", "-q", *words]
 
 
 def other_pythons() -> list[Path]:
@@ -71,10 +92,22 @@ def environment(version: str, interpreter: Path) -> Path:
     return python
 
 
-def run(step: list[str | Path]) -> int:
-    """Run one step and say which."""
+def announce(step: Step) -> None:
+    """Say what is run, without where the interpreter is."""
     print("──", *(Path(word).name if os.sep in str(word) else word for word in step), flush=True)
-    return subprocess.run(step, cwd=ROOT, check=False).returncode
+
+
+def run(step: Step) -> int:
+    """Run one step and say which."""
+    announce(step)
+    return subprocess.run(list(map(str, step)), cwd=ROOT, check=False).returncode
+
+
+def run_quietly(step: Step) -> tuple[Step, int, str]:
+    """Run one step; return it with its exit code and what it said."""
+    words = list(map(str, step))
+    result = subprocess.run(words, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return step, result.returncode, result.stdout
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,7 @@ def venv() -> Venv:
     }
     for name, module in (("prod-run", "cli"), ("prod-ctl", "ctl")):
         # No /bin/env and no absolute path of its own: a release directory may be anywhere.
-        start = f"#!/bin/sh\n'''exec' \"$(dirname \"$0\")/python\" \"$0\" \"$@\"\n' '''\n"
+        start = "#!/bin/sh\n'''exec' \"$(dirname \"$0\")/python\" \"$0\" \"$@\"\n' '''\n"
         files[f"bin/{name}"] = f"{start}from launcher.{module} import main\nmain()\n"
     return Venv(files, {"bin/python": f"{PYTHON}/bin/python{version}"})
 
@@ -83,7 +84,7 @@ def place(folder: Path) -> None:
 def root() -> Path:
     """Return the root file system; skip the test, with the reason, where it cannot be had."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prod-run-tests"
-    made = cache / SUITE
+    made = cache / f"{SUITE}-{zlib.crc32(repr((INCLUDED, LEFT_OUT, MASKED)).encode()):08x}"
     if made.exists():
         return made
     if os.geteuid() != 0:

@@ -27,6 +27,8 @@ mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/
 shift 2
 exec systemd-nspawn "$@"
 """
+# mount, UTS, IPC, network, PID and cgroup namespaces, root and working directory (nsenter(1))
+ENTER = ("-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w")
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -88,7 +90,7 @@ class Machine:
         """Return the words that go before a command so that it runs in there."""
         variables = {**debian.ENVIRONMENT, "PATH": PATH, "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "cat"}
         assignments = [f"{name}={value}" for name, value in variables.items()]
-        return ("nsenter", "-t", str(self._leader()), *"-m -u -i -n -p -C -r -w -- env -i".split(), *assignments)
+        return ("nsenter", "-t", str(self._leader()), *ENTER, "--", "env", "-i", *assignments)
 
     def path(self, inside: str) -> Path:
         """Return where a file of the machine is seen from here; absolute links of the machine lead astray."""

@@ -39,8 +39,10 @@ def test_a_stop_loses_no_request(service: Service) -> None:
     service.systemctl("start")
     load = Load(service.address)
     try:
+        before = {request.pid for request in load.requests}
         stopping = service.begin("stop")
         service.wait_for(ActiveState="deactivating")
+        delayed = load.mark()
         load.settle()
         said = service.show("StatusText")
         load.finish()
@@ -49,6 +51,7 @@ def test_a_stop_loses_no_request(service: Service) -> None:
 
     assert stopping.wait(60) == 0
     assert said.startswith("waiting: still accepting")
+    assert {request.pid for request in load.requests[delayed:]} <= before
     assert [request for request in load.requests if request.fault] == []
     assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
 
@@ -90,6 +93,7 @@ def test_a_unix_socket_stays_where_it_is(service: Service) -> None:
     service.settings(PROD_RUN_BIND="")
     service.drop_in("socket")
     service.drop_in("group", "[Socket]\nSocketGroup=\n", of=service.socket)
+    service.drop_in("root", "[Service]\nDynamicUser=no\n")  # who could remove it
     service.systemctl("start", of=service.socket)
     service.systemctl("start")
     service.systemctl("restart")

@@ -75,7 +75,11 @@ def test_a_rejected_reload_fails_and_hurts_nobody(service: Service) -> None:
     reload = service.systemctl("reload", check=False)
 
     assert reload.returncode != 0
-    assert (service.show("ActiveState"), service.show("SubState"), service.show("MainPID")) == ("active", "running", pid)
+    assert (service.show("ActiveState"), service.show("SubState"), service.show("MainPID")) == (
+        "active",
+        "running",
+        pid,
+    )
     assert "half a release" in service.show("StatusText")
     assert "generation 1" in service.ask()
 
@@ -113,14 +117,19 @@ def test_a_reload_that_nobody_asked_systemd_for_is_seen(service: Service) -> Non
 
 
 def test_a_bad_configuration_is_not_tried_again(service: Service) -> None:
-    """Exit code 78: the unit fails at once and stays down, whatever Restart= says."""
-    service.settings(PROD_RUN_WORKERS="many")
+    """Exit code 78: the unit fails at once and stays down, whatever Restart= says; the journal has errors."""
+    service.settings(PROD_RUN_WORKERS="many", PROD_RUN_DRAIN_DELAY="soon")
     start = service.systemctl("start", check=False)
+    service.wait_for_log("PROD_RUN_DRAIN_DELAY")
+    said = [entry for entry in service.journal() if "PROD_RUN_" in entry["MESSAGE"]]
 
     assert start.returncode != 0
     assert (service.show("ActiveState"), service.show("SubState")) == ("failed", "failed")
     assert (service.show("ExecMainStatus"), service.show("NRestarts")) == ("78", "0")
-    assert "PROD_RUN_WORKERS" in service.log()
+    assert [(entry["MESSAGE"].split()[0], entry["PRIORITY"]) for entry in said] == [
+        ("PROD_RUN_WORKERS", "3"),
+        ("PROD_RUN_DRAIN_DELAY", "3"),
+    ]
 
 
 def test_a_start_that_fails_otherwise_is_tried_again(service: Service) -> None:

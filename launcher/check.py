@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from launcher import check_log, settings
+from launcher import check_log, ingress_settings, settings
 from launcher import exec as launching
 from launcher.addresses import UNIX
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
@@ -153,6 +153,8 @@ def _resolve(asked: Asked) -> tuple[Settings, list[Problem]]:
     except LauncherError as error:
         problems = list(error.problems)
     wrong = {problem.name.partition(" ")[0] for problem in problems}  # without the line of the env file
+    if wrong & ingress_settings.NAMES:
+        wrong |= ingress_settings.NAMES  # they are only right together
     words = () if _TARGET in wrong else asked.words
     flags = {name: texts for name, texts in asked.flags.items() if f"--{name}" not in wrong}
     environ = {name: value for name, value in asked.environ.items() if name not in wrong}
@@ -179,6 +181,7 @@ def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
         interface=chosen.interface,
         is_factory=chosen.is_factory,
         server_options=chosen.server_options,
+        ingress=chosen.ingress,
         config=chosen.config,
         env_files=chosen.env_files,
         secrets_dirs=secrets_dirs(chosen.secrets_dirs),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from launcher.check import Asked
     from launcher.errors import Problem
+    from launcher.setting import Setting
     from launcher.settings import Settings
-    from launcher.settings_table import Setting
 
 COMMAND_MARK = "--"
 
@@ -62,10 +62,10 @@ def main() -> NoReturn:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         os.kill(os.getpid(), _signal.SIGINT)
     except LauncherError as error:
-        tell(str(error))
+        tell(str(error), severity=3)
         code = error.exit_code
     except OSError as error:
-        tell(str(SystemRefusedError(Problem(error.filename or "", error.strerror or str(error)))))
+        tell(str(SystemRefusedError(Problem(error.filename or "", error.strerror or str(error)))), severity=3)
         code = Exit.OS_ERROR
     _flush()
     os._exit(code)  # a target that was imported may have left threads, which would keep us
@@ -207,10 +207,14 @@ def parse(argv: list[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]],
     return tuple(params["words"]), {name: texts for name, texts in flags.items() if texts}, problems
 
 
-def tell(text: str) -> None:
+def tell(text: str, severity: int = 4) -> None:
     """Write a line (or a list) for people to stderr; a stderr that is gone is no reason to fail."""
+    from launcher import exec as launching  # noqa: PLC0415
+
     try:
-        sys.stderr.write(f"prod-run: {text}\n")
+        # sd-daemon(3): the journal takes each line by itself, and one without a mark for level info.
+        mark = f"<{severity}>" if launching._is_journal(2, os.environ.get("JOURNAL_STREAM", "")) else ""
+        sys.stderr.write("".join(f"{mark}{line}\n" for line in f"prod-run: {text}".split("\n")))
         sys.stderr.flush()
     except (OSError, AttributeError):
         pass

@@ -43,6 +43,25 @@ class Newborn(NamedTuple):
     stderr: int = -1
 
 
+class Ingress(NamedTuple):
+    """How connections come in, as written; empty or `off`: plainly."""
+
+    proxy_headers: str = "off"  # off | x-forwarded | forwarded
+    proxy_protocol: str = "off"  # off | v1 | v2
+    trust: str = ""  # separated by commas
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What an app that reads sockets or headers by itself finds: see launcher.proxy.from_environment."""
+        if not self.trust:
+            return {}
+        said = (self.proxy_headers, self.proxy_protocol, self.trust)
+        return dict(zip(("PROD_RUN_PROXY_HEADERS", "PROD_RUN_PROXY_PROTOCOL", "PROD_RUN_TRUST"), said, strict=True))
+
+
 class Handoff(NamedTuple):
     """Everything that is settled before the supervisor starts; times in seconds."""
 
@@ -80,6 +99,7 @@ class Handoff(NamedTuple):
     watch: bool = False
     is_factory: bool = False
     server_options: tuple[str, ...] = ()  # as written
+    ingress: Ingress = Ingress()
     restart_of_web: str = "always"  # `restart`, if the target turns out to be a web application
     is_workers_given: bool = True  # else such a target may say how many
     log: str = "stdout"  # or syslog[:URL], as written
@@ -150,6 +170,7 @@ def decode(data: bytes) -> Handoff:
         watch=message.flag("watch"),
         is_factory=message.flag("is_factory"),
         server_options=message.texts("server_options"),
+        ingress=Ingress(*message.texts("ingress")),
         restart_of_web=message.text("restart_of_web"),
         is_workers_given=message.flag("is_workers_given"),
         log=message.text("log"),

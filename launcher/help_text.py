@@ -12,8 +12,8 @@ from launcher.settings_table import BUILT, LATER, MODES
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from launcher.setting import Setting
     from launcher.settings import Row
-    from launcher.settings_table import Setting
 
 _USAGE = """\
 Usage: prod-run [OPTIONS] MODULE:ATTRIBUTE [ARGS]...
@@ -45,7 +45,15 @@ def full(width: int = 100) -> str:
     """Write `--help-all`: every setting, also the seldom needed ones and those that are refused so far."""
     rare = tuple(setting for setting in BUILT if setting.is_rare)
     return "\n".join(
-        [short(width), "", "Seldom needed:", *_options(rare, width), "", "Not in this version:", *_options(LATER, width)]
+        [
+            short(width),
+            "",
+            "Seldom needed:",
+            *_options(rare, width),
+            "",
+            "Not in this version:",
+            *_options(LATER, width),
+        ]
     )
 
 

@@ -7,12 +7,13 @@ Must never read the environment or the machine itself: everything it needs is an
 
 from __future__ import annotations
 
-from launcher import addresses, quantities
+from launcher import addresses, ingress_settings, quantities
 from launcher.errors import ConfigError, Problem, UsageError
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.lean import NamedTuple
 from launcher.quantities import BadValueError
-from launcher.settings_table import BUILT, PREFIX, TABLE, Setting
+from launcher.setting import PREFIX, Setting
+from launcher.settings_table import BUILT, TABLE
 
 TYPE_CHECKING = False
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from launcher.addresses import Address
-    from launcher.settings_table import Parsed
+    from launcher.handoff import Ingress
+    from launcher.setting import Parsed
 
 NOT_IN_THIS_VERSION = "not in this version"
 
@@ -74,6 +76,7 @@ class Settings(NamedTuple):
     restart_of_web: str  # `restart`, if the target turns out to be a web application
     is_workers_given: bool  # else such a target may say how many
     server_options: tuple[str, ...]  # as written
+    ingress: Ingress
     introspect: Address | None
     is_introspect_explicit: bool
     introspect_token_file: str  # as written; empty: none
@@ -96,9 +99,10 @@ class _Written(NamedTuple):
 
 
 class _Given(NamedTuple):
-    """What was written for one setting, where, and what it means."""
+    """What was written for one setting, where, and what it means; `where` names it in a problem."""
 
     origin: str
+    where: str
     texts: tuple[str, ...]
     values: tuple[Parsed, ...]
 
@@ -145,6 +149,8 @@ def resolve(  # noqa: PLR0917  pure: whatever it needs is an argument
         texts = flags.get(setting.name, ())
         if texts:
             _collect(setting, _Written(f"flag {setting.flag}", setting.flag, texts), given, on_line)
+    for problem in ingress_settings.problems(_ingress(given), {name: row.where for name, row in given.items()}):
+        (on_line if problem.name.startswith("--") else in_environment).append(problem)
     in_environment += _unknown_variables(environ, places)
     on_line += _problems_of_target(words, is_optional=bool(found) or _asks_for_a_mode(flags))
     if on_line:
@@ -186,7 +192,7 @@ def _collect(setting: Setting, written: _Written, given: dict[str, _Given], prob
             values = list(addresses.name_all(_addresses(tuple(values))))
         except BadValueError as error:
             problems.append(Problem(where, error.reason, error.remedy))
-    given[setting.name] = _Given(origin, texts, tuple(values))
+    given[setting.name] = _Given(origin, where, texts, tuple(values))
 
 
 def _not_built(setting: Setting, where: str) -> Problem:
@@ -301,6 +307,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         is_workers_given="workers" in given,
         is_factory=_value("factory", given) == "on",
         server_options=_texts("server-option", given),
+        ingress=_ingress(given),
         introspect=introspect if isinstance(introspect, addresses.Address) else None,
         is_introspect_explicit="introspect" in given,
         introspect_token_file=str(_value("introspect-token-file", given)),
@@ -317,6 +324,10 @@ def _value(name: str, given: dict[str, _Given]) -> Parsed:
 
 def _texts(name: str, given: dict[str, _Given]) -> tuple[str, ...]:
     return tuple(map(str, given[name].values)) if name in given else ()
+
+
+def _ingress(given: dict[str, _Given]) -> Ingress:
+    return ingress_settings.ingress({name: ",".join(map(str, row.values)) for name, row in given.items()})
 
 
 def given_texts(name: str, flags: Mapping[str, tuple[str, ...]], environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -7,49 +7,17 @@ Must never decide anything: `settings` does, `help_text` prints.
 
 from __future__ import annotations
 
-from launcher import addresses, quantities
-from launcher.lean import NamedTuple
+from launcher import addresses, ingress_settings, quantities
 from launcher.logs import syslog_address
 from launcher.quantities import one_of
+from launcher.setting import Setting
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from launcher.setting import Parsed
 
-    from launcher.addresses import Address
-
-    Parsed = str | int | float | Address
-
-PREFIX = "PROD_RUN_"
 DEFAULT_INTROSPECT = "127.0.0.1:8900"
-
-
-class Setting(NamedTuple):
-    """One setting; `form` is what its value looks like, empty for a switch that takes none."""
-
-    name: str
-    form: str
-    default: str  # as `read` takes it; empty: worked out from the rest, and `default_words` says how
-    meaning: str
-    read: Callable[[str], Parsed] = quantities.plain
-    default_words: str = ""
-    short: str = ""
-    is_repeatable: bool = False
-    has_variable: bool = True
-    is_built: bool = True
-    is_rare: bool = False  # shown by --help-all only
-    harmless: tuple[str, ...] = ()  # of one that is not built: the values that are true already
-
-    @property
-    def flag(self) -> str:
-        """The flag's long form."""
-        return f"--{self.name}"
-
-    @property
-    def variable(self) -> str:
-        """The variable's name; empty if there is none."""
-        return PREFIX + self.name.upper().replace("-", "_") if self.has_variable else ""
 
 
 def log_target(text: str) -> str:
@@ -325,9 +293,10 @@ BUILT: tuple[Setting, ...] = (
         "watch",
         "",
         "off",
-        "reload when a secret, an env file or a template changed",
+        "reload when a secret, an env file, a template or a file of TLS changed",
         read=quantities.switch,
     ),
+    *ingress_settings.SETTINGS,
 )
 
 MODES: tuple[Setting, ...] = (
@@ -353,12 +322,6 @@ LATER: tuple[Setting, ...] = (
     _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),
     _later("parent-death-signal", "SIGNAL", "have it sent to prod-run when its own parent dies", "none"),
     _later("export-secret", "NAME", "put this secret into a command's environment", "none"),
-    _later("proxy-headers", "NAMES", "which forwarding headers to believe", "none"),
-    _later("proxy-protocol", "", "connections begin with a PROXY header", "off"),
-    _later("trust", "NETWORKS", "the proxies to believe", "none"),
-    _later("tls-cert", "PATH", "the certificate to serve", "none"),
-    _later("tls-key", "PATH", "its key", "none"),
-    _later("tls-client-ca", "PATH", "whose clients to admit", "none"),
 )
 
 TABLE: tuple[Setting, ...] = BUILT + MODES + LATER

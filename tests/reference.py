@@ -68,9 +68,7 @@ def endpoint_page() -> str:
         "# What the introspection port answers\n\n"
         "Printed from `launcher/observer/endpoints.py`.\n"
         "GET and HEAD only (else 405), whatever is not here is 404; the private tier is the unix socket, or TCP with "
-        "the token of `--introspect-token-file` (else 401, or 403 without such a file).\n\n"
-        + "\n".join(lines)
-        + "\n"
+        "the token of `--introspect-token-file` (else 401, or 403 without such a file).\n\n" + "\n".join(lines) + "\n"
     )
 
 

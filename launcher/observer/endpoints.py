@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 LEAVING = ("draining", "dumping", "killed", "stuck")  # of these no stacks are taken, or they are in the log already
-NOT_IN_THIS_VERSION = "not in this version"
 _CSP = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 
 
@@ -32,7 +31,7 @@ class About(NamedTuple):
     """What never changes."""
 
     name: str = ""
-    started: float = 0.0  # Unix time: the supervisor's
+    started: float = 0.0  # monotonic: the supervisor's
     supervisor: int = 0  # PID
     directory: str = ""
     token_file: str = ""
@@ -45,9 +44,10 @@ class Known(NamedTuple):
     about: About
     state: State
     monotonic: float  # seconds: now
+    time: float  # the same as Unix time
     silent_for: float  # seconds that the supervisor's loop has owed an answer
     version: bytes | None  # version.json of the generation that serves
-    backlog: dict[str, int]  # by listener, at the supervisor's last answer
+    config: tuple[tuple[str, str, str], ...] = ()  # its variables: name, value, origin
 
 
 class Later(NamedTuple):
@@ -149,6 +149,11 @@ def _status(known: Known, _: Request, __: object, is_private: bool) -> Reply:  #
     return _json(200, report.status(known, is_private=is_private))
 
 
+def _config(known: Known, *_: object) -> Reply:
+    variables = [{"name": name, "value": value, "origin": origin} for name, value, origin in known.config]
+    return _json(200, {"generation": known.state.current or None, "variables": variables})
+
+
 def _stacks(known: Known, _: Request, parts: dict[str, str], __: object) -> Reply | Later:
     text = parts["SLOT"]
     slot = int(text) if text.isdecimal() and text.isascii() and len(text) < 6 else -1  # noqa: PLR2004  10,000 workers
@@ -157,8 +162,22 @@ def _stacks(known: Known, _: Request, parts: dict[str, str], __: object) -> Repl
     return Later(slot)
 
 
-def _not_built(*_: object) -> Reply:
-    return Reply(404, f"{NOT_IN_THIS_VERSION}\n".encode())
+def _metrics(known: Known, request: Request, *_: object) -> Reply:
+    from launcher import __version__  # noqa: PLC0415
+    from launcher.observer import metrics, usage  # noqa: PLC0415  only who is scraped needs them
+
+    newest = {worker.slot: worker for worker in sorted(known.state.workers, key=lambda w: w.since) if worker.pid}
+    uses = [(slot, usage.of(worker.pid)) for slot, worker in sorted(newest.items())]
+    measured = metrics.Measured(
+        known.monotonic,
+        known.time,
+        __version__,
+        known.about.name,
+        tuple(metrics.Use(slot, *used) for slot, used in uses if used),
+    )
+    is_open = metrics.accepts_openmetrics(request.accept)
+    text = metrics.render(known.state, measured, openmetrics=is_open) + (metrics.END if is_open else b"")
+    return Reply(200, text, metrics.OPENMETRICS if is_open else metrics.TEXT)
 
 
 def _index(known: Known, *_: object) -> Reply:
@@ -205,7 +224,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/__heartbeat__", "the checks of /readyz as JSON (Dockerflow)", "200, 503", _heartbeat, JSON),
     Route("/__lbheartbeat__", "it answers, and looks at nothing (Dockerflow)", "200", _lbheartbeat),
-    Route("/metrics", f"{NOT_IN_THIS_VERSION}", "404", _not_built),
+    Route("/metrics", "prod-run's own metrics, for Prometheus: text, or OpenMetrics if asked for", "200", _metrics),
     Route(
         "/status",
         "generations, workers, sockets, reloads; in public without reasons and settings' values",
@@ -213,7 +232,9 @@ ROUTES: tuple[Route, ...] = (
         _status,
         JSON,
     ),
-    Route("/config", f"{NOT_IN_THIS_VERSION}", "404", _not_built, is_private=True),
+    Route(
+        "/config", "the app's variables with value and origin, without secrets", "200", _config, JSON, is_private=True
+    ),
     Route(
         "/workers/SLOT/stacks",
         "the Python stacks of a worker now, also if it holds the GIL",

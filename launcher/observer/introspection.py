@@ -39,6 +39,7 @@ class Introspection:
         "_asked_at",
         "_backlog",
         "_complain",
+        "_configs",
         "_counters",
         "_listeners",
         "_port",
@@ -59,6 +60,7 @@ class Introspection:
         self._about = About()
         self._state = state.State()
         self._rows: list[str] = []  # of a snapshot that is not complete
+        self._configs: dict[int, tuple[tuple[str, str, str], ...]] = {}  # by generation: name, value, origin
         self._versions: dict[int, bytes | None] = {}  # by generation
         self._backlog: dict[str, int] = {}
         self._answered_at = float("-inf")
@@ -92,6 +94,9 @@ class Introspection:
         match message.verb:
             case "about":
                 self._about = _about(message)
+            case "config":
+                told = tuple(message.texts(what) for what in ("names", "values", "origins"))
+                self._configs[message.number("generation")] = tuple(zip(*told, strict=True))
             case "state":
                 self._rows += message.texts("row")
                 if message.flag("last"):
@@ -111,6 +116,8 @@ class Introspection:
             g.number: self._versions[g.number] if g.number in self._versions else self._read_version()
             for g in new.generations
         }
+        for number in [each for each in self._configs if each not in self._versions]:
+            del self._configs[number]
         # Not before: it would have said for an instant that nothing is ready.
         for fd, address in self._listeners:
             self._port.listen(fd, by_socket=address.startswith("unix:"))
@@ -165,13 +172,17 @@ class Introspection:
             self._counters[places.DROPPED],
             self._counters[places.LOST],
         )
+        listeners = tuple(
+            listener._replace(backlog=self._backlog.get(listener.name, -1)) for listener in self._state.listeners
+        )
         return Known(
             self._about,
-            self._state._replace(lines=counts),
+            self._state._replace(lines=counts, listeners=listeners),
             now,
+            time.time(),
             self._silence(now),
             self._versions.get(self._state.current),
-            self._backlog,
+            self._configs.get(self._state.current, ()),
         )
 
     def _read_token(self) -> bytes:

@@ -258,7 +258,7 @@ class Loop:
                 self._emit([batch])
             case "ping":
                 self._answer_at = time.monotonic()
-            case "about" | "state" | "alive" | "stacks" if self._introspection:
+            case "about" | "config" | "state" | "alive" | "stacks" if self._introspection:
                 self._introspection.hear(message)
             case "end":
                 for batches in self._sources.read_to_the_end():

@@ -25,7 +25,7 @@ def status(known: Known, *, is_private: bool) -> Members:
         "name": about.name,
         "prod_run": __version__,
         "pid": about.supervisor,
-        "started": round(about.started, 3),
+        "started": round(known.time - known.monotonic + about.started, 3),
         "sentence": state.sentence,
         "ready": state.is_ready,
         "draining": state.is_draining,
@@ -44,8 +44,7 @@ def status(known: Known, *, is_private: bool) -> Members:
             for slot in state.slots
         ],
         "listeners": [
-            {"name": each.name, "address": each.address, "backlog": _known(known.backlog.get(each.name, -1))}
-            for each in state.listeners
+            {"name": each.name, "address": each.address, "backlog": _known(each.backlog)} for each in state.listeners
         ],
         "reloads": [_reload(each, is_private=is_private) for each in state.reloads],
         "reloads_by_result": dict(state.reloads_by_result),

@@ -82,7 +82,7 @@ class State(NamedTuple):
     is_ready: bool = False  # a request would be answered
     is_committed: bool = False  # a generation has been committed, now or before
     is_draining: bool = False  # told to stop
-    started: float = 0.0  # Unix time: the supervisor's
+    started: float = 0.0  # monotonic: the supervisor's
     wanted: int = 0  # workers
     orphans: int = 0  # adopted and reaped so far
     generations: tuple[Generation, ...] = ()  # the current one last but for a candidate

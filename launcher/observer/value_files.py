@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FIRST = 8  # where the first entry begins
-LARGEST = 16 * 1024 * 1024  # bytes, some 100,000 series of one process: more is taken for garbage
+LARGEST = 64 * 1024 * 1024  # bytes, some 500,000 series of one process: more is taken for garbage
 _GROWTH = 4096  # bytes that are read at once beyond what was used the last time
 _AT_ONCE = 100  # new keys in one slice
 

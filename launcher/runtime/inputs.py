@@ -33,7 +33,7 @@ class Inputs:
         self._origins: Mapping[str, str] = {}
         self._files: RecordedFiles | None = None
         self._places: Surroundings | None = None
-        if wanted.env_files or wanted.templates:
+        if wanted.env_files or wanted.templates or wanted.ingress.tls_cert:
             # Where nothing is recorded too: a generation's processes are known by the modules that they load.
             self.files()
 

@@ -14,7 +14,7 @@ import sys
 
 import launcher
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UsageError, explain
-from launcher.handoff import is_kept
+from launcher.handoff import Ingress, is_kept
 from launcher.lean import NamedTuple
 from launcher.runtime import forkable, load
 from launcher.runtime.inputs import Inputs
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from launcher.appconfig.redact import Redactor
     from launcher.runtime.load import Target
     from launcher.runtime.snapshot import Snapshot
+    from launcher.runtime.tls import Made
 
 HEADLINE = "cannot start with this configuration"
 _PLATFORMS_SECRETS = "/run/secrets"
@@ -48,6 +49,7 @@ class Wanted(NamedTuple):
     without_secrets: bool = False
     is_factory: bool = False  # the target returns what is to be run
     server_options: tuple[str, ...] = ()  # NAME=VALUE, as written
+    ingress: Ingress = Ingress()
 
 
 class Prepared(NamedTuple):
@@ -105,6 +107,7 @@ class _Findings:
         self.target_code = Exit.SOFTWARE
         self.details: list[str] = []
         self.suspected: tuple[Loaded, ...] = ()
+        self.tls: Made | None = None
 
     @property
     def loads(self) -> tuple[Loaded, ...]:
@@ -140,6 +143,7 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     found = _Findings(Inputs(wanted, recorded))
     found.add(found.inputs.lay_over_env_files(is_ours))
     found.inputs.surround_on_demand()
+    _face_clients(wanted.ingress, found)
     if wanted.config:
         _load_declared(wanted, found)
     target = _import_target(wanted, found)
@@ -150,6 +154,17 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     _scrub(found)
     files = forkable.module_files()  # before templates, which a later process of the generation does not make again
     return _finish(wanted, target, found, files)
+
+
+def _face_clients(ingress: Ingress, found: _Findings) -> None:
+    """Make the TLS context, and say to an app that reads sockets or headers by itself whom it may believe."""
+    os.environ.update(ingress.variables)
+    if not (ingress.tls_cert and ingress.tls_key):
+        return
+    from launcher.runtime import tls  # noqa: PLC0415  ssl, which only TLS pays for
+
+    found.tls = tls.make(ingress, found.inputs.files())
+    found.add(found.tls.problems)
 
 
 # ── configuration and target ────────────────────────────────────────────────────────────────────────
@@ -177,7 +192,7 @@ def _load_declared(wanted: Wanted, found: _Findings) -> None:
 def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
     try:
         target = load.load(wanted.target, wanted.interface, is_factory=wanted.is_factory)
-        return _with_server(wanted, target) if target.interface != load.CALLABLE or wanted.server_options else target
+        return _with_server(wanted, target, found)
     except LauncherError as error:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
@@ -192,14 +207,18 @@ def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
         return None
 
 
-def _with_server(wanted: Wanted, target: Target) -> Target:
+def _with_server(wanted: Wanted, target: Target, found: _Findings) -> Target:
     """Have a web application served by a server library, which is imported here so that workers share it."""
     if target.interface == load.CALLABLE:
-        remedy = "Leave it out; or if the target is a web application, say so with --interface"
-        raise UsageError(Problem("--server-option", f"{wanted.target} brings its own server", remedy))
+        flags = ("--server-option",) * bool(wanted.server_options) + ("--tls-cert",) * bool(wanted.ingress.tls_cert)
+        if flags:
+            remedy = "Leave it out; or if the target is a web application, say so with --interface"
+            raise UsageError(*(Problem(flag, f"{wanted.target} brings its own server", remedy) for flag in flags))
+        return target
     from launcher.runtime import servers  # noqa: PLC0415  only web targets pay for it
 
-    serve = servers.prepare(target.function, target.interface, wanted.server_options)
+    context = found.tls.context if found.tls else None
+    serve = servers.prepare(target.function, target.interface, wanted.server_options, wanted.ingress, context)
     return target._replace(function=serve, worker_parameter="worker")
 
 
@@ -277,7 +296,10 @@ def _finish(wanted: Wanted, target: Target | None, found: _Findings, files: str)
         loads=loads,
         staged=(),
         problems=(),
-        warnings=tuple(warning for loaded in loads for warning in loaded.warnings),
+        warnings=(
+            *(warning for loaded in loads for warning in loaded.warnings),
+            *(found.tls.warnings if found.tls else ()),
+        ),
         not_checked=not_checked,
         exit_code=Exit.DONE,
         detail="",
@@ -289,7 +311,7 @@ def _finish(wanted: Wanted, target: Target | None, found: _Findings, files: str)
     )
     if wanted.templates:
         done = _with_templates(wanted, found, done, is_broken=first is not None and first.instance is None)
-    snapshot = found.inputs.snapshot(done.templates, is_needed=bool(loads))
+    snapshot = found.inputs.snapshot(done.templates, is_needed=bool(loads or found.tls))
     return _judged(found, done._replace(snapshot=snapshot))
 
 

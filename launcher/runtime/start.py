@@ -16,6 +16,7 @@ import sys
 
 from launcher import protocol
 from launcher.errors import Exit
+from launcher.handoff import Ingress
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
 from launcher.runtime import libc, multiprocess, prepare, records, titles
@@ -187,6 +188,7 @@ def _wanted(message: protocol.Message) -> Wanted:
         message.number("generation"),
         is_factory=message.flag("is_factory"),
         server_options=message.texts("server_options"),
+        ingress=Ingress(*message.texts("ingress")),
     )
 
 

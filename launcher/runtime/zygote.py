@@ -16,7 +16,7 @@ import warnings
 from launcher import protocol
 from launcher.errors import ConfigError, Exit
 from launcher.lean_posix import socket
-from launcher.runtime import forkable, records, titles, worker
+from launcher.runtime import forkable, records, shown, titles, worker
 from launcher.runtime import prepare as preparing
 from launcher.runtime.load import CALLABLE
 from launcher.runtime.start import Order, Signals, flush, leave, receive, refuse, sendable
@@ -130,6 +130,8 @@ def prepare(order: Order, files: Files) -> Prepared:
     if prepared.staged:
         files.placed = _moved(order, prepared)
     files.private = prepared.private
+    if config := shown.message(prepared):
+        say(order, config)
     say(order, message, inputs)
     return prepared
 

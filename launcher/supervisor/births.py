@@ -230,6 +230,8 @@ class Births:
             if isinstance(event, on.Prepared) and event.version:
                 self._versions[child.generation] = event.version
                 self._observer.know(event.ticket, version=event.version)
+            if isinstance(event, on.Configured) and self._observer.introspection:
+                self._observer.introspection.configured(child.generation, event)
             if isinstance(event, on.Entered | on.BecameReady) and child.generation not in self._ready:
                 self._ready = (*self._ready[1:], child.generation)
         if on.ChannelClosed(child.ticket) in events:

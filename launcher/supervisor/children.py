@@ -247,6 +247,7 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
         m.number("workers"),
         "".join(m.texts("version")),
     ),
+    "config": lambda t, m: on.Configured(t, m.texts("names"), m.texts("values"), m.texts("origins")),
     "refused": lambda t, m: on.Refused(t, m.number("code"), m.text("reason"), m.text("detail")),
     "spawned": lambda _, m: on.Started(m.number("ticket"), m.number("pid")),
     "changed": lambda _, m: on.Asked(Ask.RELOAD, f"--watch: {m.text('paths')}"),

@@ -70,6 +70,15 @@ class Prepared(NamedTuple):
     version: str = ""  # of the app, for its log lines
 
 
+class Configured(NamedTuple):
+    """A zygote has loaded the app's configuration; for those who ask for it."""
+
+    ticket: int
+    names: tuple[str, ...]
+    values: tuple[str, ...]  # a secret's never
+    origins: tuple[str, ...]
+
+
 class Refused(NamedTuple):
     """A generation cannot be prepared, for a reason that the zygote could still tell."""
 
@@ -155,6 +164,7 @@ Event = (
     | Started
     | StartFailed
     | Prepared
+    | Configured
     | Refused
     | Hello
     | Entered

@@ -41,6 +41,7 @@ class Introspection:
         "_about",
         "_asked",
         "_clock",
+        "_configs",
         "_due",
         "_headline",
         "_history",
@@ -69,6 +70,7 @@ class Introspection:
         self._history = history
         self._about = about
         self._listeners = listeners
+        self._configs: dict[int, bytes] = {}  # by generation
         self._life = 0  # the observer that heard the last one
         self._last: list[bytes] = []
         self._headline: tuple[object, ...] = ()
@@ -93,6 +95,8 @@ class Introspection:
         if is_new:
             self._life = observer.lives
             observer.tell(self._about)
+            for told in self._configs.values():
+                observer.tell(told)
         if is_new or rows != self._last:
             self._last = rows
             for message in _packed(rows):
@@ -101,6 +105,15 @@ class Introspection:
     def deadline(self) -> float | None:
         """Say when `tend` is due even if nothing happens."""
         return self._due
+
+    def configured(self, generation: int, event: on.Configured) -> None:
+        """Take what may be shown of a generation's configuration."""
+        alive = {each.number for each in self._machine.generations()}
+        self._configs = {number: told for number, told in self._configs.items() if number in alive}
+        self._configs[generation] = protocol.encode(
+            "config", generation=generation, names=event.names, values=event.values, origins=event.origins
+        )
+        self._observer.tell(self._configs[generation])
 
     # ── questions ───────────────────────────────────────────────────────────────────────────────
 
@@ -136,7 +149,7 @@ class Introspection:
 
 
 def about(handoff: Handoff, started: float) -> bytes:
-    """Write what never changes; `started` is Unix time."""
+    """Write what never changes; `started` is a time of the monotonic clock."""
     return protocol.encode(
         "about",
         name=handoff.name,

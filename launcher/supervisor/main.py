@@ -101,7 +101,7 @@ def _introspect(handoff: Handoff, machine: Machine, hands: Hands, clock: Clock) 
 
     observer = hands.observer
     observer.introspection = Introspection(
-        machine, observer, clock, History(), about(handoff, time.time()), listeners=lambda: hands.listeners
+        machine, observer, clock, History(), about(handoff, time.monotonic()), listeners=lambda: hands.listeners
     )
     hands.journal.listeners.append(observer.introspection.hear)
 

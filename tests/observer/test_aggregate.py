@@ -114,7 +114,9 @@ def histories(draw: strategies.DrawFn) -> list[dict[str, dict[str, tuple[float, 
     ]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(history=histories())
 def test_what_comes_out_is_what_prometheus_client_makes_of_it(
     history: list[dict[str, dict[str, tuple[float, float]]]], tmp_path_factory: pytest.TempPathFactory
@@ -258,11 +260,24 @@ def test_files_of_processes_that_are_gone_are_put_together(tmp_path: Path) -> No
     """What the app's own forks and zygotes counted stays, in one file for each kind, whatever their number."""
     gone, here = dead_pid(), os.getpid()
     identifiers = [f"z1.{gone}", f"w0.{gone}", f"w1.{gone}", str(gone), f"w0.{here}"]
-    kinds = ("counter", "histogram", "gauge_min", "gauge_max", "gauge_sum", "gauge_mostrecent", "gauge_livesum", "gauge_all")
+    kinds = (
+        "counter",
+        "histogram",
+        "gauge_min",
+        "gauge_max",
+        "gauge_sum",
+        "gauge_mostrecent",
+        "gauge_livesum",
+        "gauge_all",
+    )
     for number, identifier in enumerate(identifiers, 1):
         for kind in kinds:
             one = key("h", "h_bucket", le="+Inf") if kind == "histogram" else key(kind)
-            write(tmp_path, f"{kind}_{identifier}.db", {one: (float(number), float(number)), key("x", f"only_{number}"): (1.0, 1.0)})
+            write(
+                tmp_path,
+                f"{kind}_{identifier}.db",
+                {one: (float(number), float(number)), key("x", f"only_{number}"): (1.0, 1.0)},
+            )
     aggregate = Aggregate(str(tmp_path))
     before = merged(tmp_path)
 
@@ -278,7 +293,9 @@ def test_files_of_processes_that_are_gone_are_put_together(tmp_path: Path) -> No
     assert {path.name.rpartition("_")[2] for path in tmp_path.iterdir()} == {"archive.db", f"w0.{here}.db"}
 
 
-def test_a_kill_while_files_are_put_together_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_files_are_put_together_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At each system call of it: the next observer comes to the same totals."""
     gone = dead_pid()
     calls = 0

@@ -37,7 +37,7 @@ STATES = {
 
 def known(state: State, silent_for: float = 0.0) -> Known:
     """Know nothing but a state."""
-    return Known(About("app"), state, 10.0, silent_for, None, {})
+    return Known(About("app"), state, 10.0, 1e9, silent_for, None)
 
 
 def ask(path: str, state: State, *, is_private: bool = False, silent_for: float = 0.0, options: str = "") -> Reply:
@@ -119,7 +119,7 @@ def test_what_is_not_in_the_table_is_not_found(path: str) -> None:
 def test_stacks_are_asked_of_a_worker_that_can_tell() -> None:
     """Not of one on its way out, and not of a slot that nobody has."""
     answers = []
-    for slot in ("0", "1", "7", "x", "-1", "٠", "99999999999"):
+    for slot in ("0", "1", "7", "x", "-1", "\u0660", "99999999999"):
         found = endpoints.find(f"/workers/{slot}/stacks")
         assert found is not None
         assert found[0].is_private

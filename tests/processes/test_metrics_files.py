@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -29,23 +30,23 @@ busy = Gauge("busy", "Busy.", multiprocess_mode="livesum")
 alive = Gauge("alive", "Alive.", multiprocess_mode="all")
 took = Histogram("took", "Seconds.", ["code"])
 imported.inc()
-print("imported", flush=True)
+say = lambda text: os.write(1, text.encode() + b"\\n")  # whole, or it mixes with a worker's
+say("imported")
 for line in sys.stdin:
     place, _, code = line.strip().partition(" ")
     pid = os.fork()
     if pid == 0:
         try:
+            say(f"forked {os.getpid()}")  # first of all that it says
             multiprocess.become(int(place))
             exec(code)
         except BaseException:
             import traceback
             traceback.print_exc()
             os._exit(70)
-        sys.stdout.flush()
         os._exit(0)
-    print("forked", pid, flush=True)
     _, status = os.waitpid(pid, 0)
-    print("ended", os.waitstatus_to_exitcode(status), flush=True)
+    say(f"ended {os.waitstatus_to_exitcode(status)}")
 """
 
 
@@ -56,7 +57,13 @@ class Zygote:
         argv = [sys.executable, "-c", ZYGOTE, str(directory), str(generation)]
         environment = {name: value for name, value in os.environ.items() if not name.lower().startswith("prometheus")}
         self.process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
         )
         assert self._answers().readline() == "imported\n"
 
@@ -86,7 +93,7 @@ class Zygote:
 
 
 @pytest.fixture
-def zygotes(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def zygotes(tmp_path: Path) -> Iterator[Callable[..., Zygote]]:
     """Start zygotes that write to the test's directory."""
     started: list[Zygote] = []
 
@@ -97,7 +104,7 @@ def zygotes(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
     yield start
     for one in started:
         if one.process.returncode is None:
-            one.process.kill()
+            os.killpg(one.process.pid, signal.SIGKILL)
             one.process.communicate()
 
 
@@ -109,7 +116,7 @@ def total(found: Samples, name: str) -> float:
 LIFE = "busy.inc(); alive.set(1); [requests.labels(str(c)).inc() for c in range(5)]; took.labels('1').observe(1)"
 
 
-def test_500_lives_leave_as_many_files_as_four_workers_have(zygotes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_500_lives_leave_as_many_files_as_four_workers_have(zygotes: Callable[..., Zygote], tmp_path: Path) -> None:
     """Places are used again: the files do not become more, the totals are exact, the dead are not busy."""
     aggregate = Aggregate(str(tmp_path))
     numbers = set()
@@ -133,7 +140,9 @@ def test_500_lives_leave_as_many_files_as_four_workers_have(zygotes, tmp_path: P
     assert aggregate.skipped_total == 0
 
 
-def test_a_successor_takes_over_counters_but_not_gauges_of_the_living(zygotes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_a_successor_takes_over_counters_but_not_gauges_of_the_living(
+    zygotes: Callable[..., Zygote], tmp_path: Path
+) -> None:
     """Of 3 lives at one place, the last one alone is busy; the observer knew of no death."""
     zygote = zygotes()
     for _ in range(3):
@@ -145,14 +154,16 @@ def test_a_successor_takes_over_counters_but_not_gauges_of_the_living(zygotes, t
     assert found["requests_total", (("code", "0"),)] == 3.0
 
 
-def test_kills_in_the_middle_of_writing_break_no_scrape_and_lose_no_count(zygotes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_kills_in_the_middle_of_writing_break_no_scrape_and_lose_no_count(
+    zygotes: Callable[..., Zygote], tmp_path: Path
+) -> None:
     """Each worker says how far it had come; what it said stands in the totals, and every scrape parses strictly."""
     zygote = zygotes()
     aggregate = Aggregate(str(tmp_path))
     chance = random.Random(7)
     told = 0
     code = (
-        "[(requests.labels(f'{os.getpid()}-{n}').inc(), took.labels(str(n)).observe(n), os.write(1, b'%d\\n' % n))"
+        "[(requests.labels(f'{os.getpid()}-{n % 30}').inc(), took.labels(f'{place}-{n % 9}').observe(n), os.write(1, b'%d\\n' % n))"
         " for n in range(10**6)]"
     )
     for life in range(40):
@@ -160,7 +171,8 @@ def test_kills_in_the_middle_of_writing_break_no_scrape_and_lose_no_count(zygote
         for _ in range(chance.randrange(1, 60)):
             assert zygote.line().isdecimal()
             told += 1
-        samples(scrape(aggregate))
+        if life % 4 == 0:
+            samples(scrape(aggregate))  # of a file that is being written
         os.kill(pid, signal.SIGKILL)
         while (line := zygote.line()).isdecimal():
             told += 1
@@ -189,8 +201,8 @@ exec(LIFE_TEXT)
 """
 
 
-def test_the_apps_own_forks_never_write_a_workers_file(zygotes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    """multiprocessing and os.fork: each process has files of its own, and they are put together when it is gone."""
+def test_the_apps_own_forks_never_write_a_workers_file(zygotes: Callable[..., Zygote], tmp_path: Path) -> None:
+    """Of `multiprocessing` and `os.fork`: each process has files of its own, and they are put together when it is gone."""
     code = f"exec({FORKING.replace('LIFE_TEXT', repr(LIFE)).replace('LIFE', LIFE, 1)!r})"
     zygote = zygotes()
 
@@ -205,7 +217,7 @@ def test_the_apps_own_forks_never_write_a_workers_file(zygotes, tmp_path: Path) 
     assert len(list(tmp_path.glob("counter_*"))) == 3  # the worker, its zygote, and the archive
 
 
-def test_two_generations_side_by_side_share_no_file(zygotes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_two_generations_side_by_side_share_no_file(zygotes: Callable[..., Zygote], tmp_path: Path) -> None:
     """Two workers of one slot in a reload have two places: both count, at the same time, and nothing is lost."""
     count = "[(requests.labels('0').inc(), requests.labels(str(n)).inc()) for n in range(1, 3000)]"
     old, new = zygotes(1), zygotes(2)
@@ -264,4 +276,48 @@ def test_an_app_without_metrics_pays_nothing() -> None:
     argv = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
     loaded = subprocess.run(argv, capture_output=True, text=True, check=True, env={}).stdout.split()
 
-    assert set(loaded) <= {"__future__", "launcher", "launcher.runtime", "launcher.runtime.multiprocess", "launcher.runtime.on_import"}
+    assert set(loaded) <= {
+        "__future__",
+        "launcher",
+        "launcher.runtime",
+        "launcher.runtime.multiprocess",
+        "launcher.runtime.on_import",
+    }
+
+
+FULL = """
+import sys; sys.path.append(sys.argv[1])
+from launcher.observer.aggregate import Aggregate
+aggregate = Aggregate(sys.argv[2])
+before = aggregate.free_bytes()
+try:
+    with open(sys.argv[2] + "/filling", "wb", 0) as file:
+        while file.write(bytes(4096)):
+            pass
+except OSError:
+    pass
+print(before, aggregate.free_bytes())
+"""
+
+
+def test_a_full_directory_is_noticed(tmp_path: Path) -> None:
+    """The room that is left is known before a worker is killed for it."""
+    mount = 'mount -t tmpfs -o size=256k none "$3" && exec "$0" -I -S -c "$1" "$2" "$3"'
+    argv = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        mount,
+        sys.executable,
+        FULL,
+        str(ROOT),
+        str(tmp_path),
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip("no mount of our own can be had here")
+
+    assert (done.stdout, done.stderr) == ("262144 0\n", "")

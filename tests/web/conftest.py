@@ -27,11 +27,11 @@ def examples() -> Path:
 
 @pytest.fixture
 def load() -> Iterator[Callable[..., Load]]:
-    """Start clients: `load(address, fast=8, slow_close=2)`; all are gone after the test."""
+    """Start clients: `load(address, fast=8, slow_close=2)`, `ca=` for TLS; all are gone after the test."""
     started: list[Load] = []
 
-    def start_some(address: tuple[str, int], **kinds: int) -> Load:
-        clients = Load(address, {kind.replace("_", "-"): number for kind, number in kinds.items()})
+    def start_some(address: tuple[str, int], *, ca: Path | str = "-", **kinds: int) -> Load:
+        clients = Load(address, {kind.replace("_", "-"): number for kind, number in kinds.items()}, ca)
         started.append(clients)
         return clients
 

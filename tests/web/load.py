@@ -1,9 +1,9 @@
 """
 HTTP clients that never retry, in a process of their own.
 
-`Load` is the test's side.  The clients' side, `python -m tests.web.load HOST PORT KIND…`, runs one client for each
+`Load` is the test's side.  The clients' side, `python -m tests.web.load HOST PORT CA KIND…`, runs one client for each
 KIND that is named: `fast`, `slow`, `post`, `big` on a kept connection, the same with `-close` on a fresh one for
-every request, and `websocket`.  A client that has an answer without `Connection: close` may use its connection
+every request, and `websocket`; CA is a file of whom to believe if they speak TLS, or `-`.  A client that has an answer without `Connection: close` may use its connection
 again, and whatever happens to that request then is a failure: that is the promise under test.
 """
 
@@ -15,6 +15,7 @@ import collections
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -41,13 +42,13 @@ class Failure(NamedTuple):
 class Load:
     """The clients, as a test sees them."""
 
-    def __init__(self, address: tuple[str, int], kinds: dict[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], kinds: dict[str, int], ca: Path | str = "-") -> None:
         self.answers: collections.Counter[str] = collections.Counter()
         self.failures: list[Failure] = []
         self._news = threading.Condition()
         words = [kind for kind, number in kinds.items() for _ in range(number)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.web.load", address[0], str(address[1]), *words],
+            [sys.executable, "-m", "tests.web.load", address[0], str(address[1]), str(ca), *words],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -191,7 +192,7 @@ def tell(kind: str, reason: str = "") -> None:
     print(json.dumps([kind, time.monotonic(), reason]), flush=True)
 
 
-async def client(address: tuple[str, int], kind: str) -> None:
+async def client(address: tuple[str, int], tls: ssl.SSLContext | None, kind: str) -> None:
     """Ask until the end."""
     connection: Connection | None = None
     while not ENDING.is_set():
@@ -200,7 +201,8 @@ async def client(address: tuple[str, int], kind: str) -> None:
                 if connection and connection.reader.at_eof():
                     connection.writer.close()  # closed while nothing was asked: nobody lost anything
                     connection = None
-                connection = connection or Connection(*await asyncio.open_connection(*address, limit=1 << 20))
+                if not connection:
+                    connection = Connection(*await asyncio.open_connection(*address, limit=1 << 20, ssl=tls))
                 if kind == "websocket":
                     await connection.echo()
                     connection.is_kept = False
@@ -219,14 +221,15 @@ async def client(address: tuple[str, int], kind: str) -> None:
         connection.writer.close()
 
 
-async def main(host: str, port: int, kinds: list[str]) -> None:
+async def main(host: str, port: int, ca: str, kinds: list[str]) -> None:
     """Run the clients until stdin is closed."""
     asyncio.get_running_loop().add_reader(0, ENDING.set)
-    await asyncio.gather(*(client((host, port), kind) for kind in kinds))
+    tls = None if ca == "-" else ssl.create_default_context(cafile=ca)
+    await asyncio.gather(*(client((host, port), tls, kind) for kind in kinds))
 
 
 if __name__ == "__main__":
     # A test that died has closed the pipe: nobody wants to know any more.
     with contextlib.suppress(BrokenPipeError):
-        asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+        asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
     os._exit(0)

@@ -2,8 +2,8 @@
 HTTP servers as libraries, driven inside a worker: one module for each.
 
 Owns the choice of the library, its version, and the options that are passed on to it.  A server's module has
-`OPTIONS` (the names of --server-option that make sense here) and `prepare(app, options)`, which imports what the
-workers will share and returns what each of them runs; it starts no thread and no event loop.
+`OPTIONS` (the names of --server-option that make sense here) and `prepare(app, options, front)`, which imports what
+the workers will share and returns what each of them runs; it starts no thread and no event loop.
 Must never parse HTTP, and never touch a socket: the modules beside this one do that.
 """
 
@@ -14,15 +14,18 @@ import os
 
 from launcher import quantities
 from launcher.errors import ConfigError, Problem, TargetError, UsageError
+from launcher.handoff import Ingress
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
     from typing import Any
 
     from launcher.api import Worker
+    from launcher.proxy.policy import Policy
 
     App = Callable[..., Any]
     Serve = Callable[[Worker[Any]], None]
@@ -35,6 +38,14 @@ class Library(NamedTuple):
     module: str
     least: tuple[int, ...]
     below: tuple[int, ...]
+    is_plain: bool = False  # it neither speaks TLS, nor lets us read before it does
+
+
+class Front(NamedTuple):
+    """What a connection is in front of HTTP."""
+
+    proxies: Policy | None = None  # who must begin it with a PROXY header; None: nobody
+    tls: ssl.SSLContext | None = None
 
 
 # By interface, the preferred one first.  The driver of each uses what is not public API of it (tests/web hold it).
@@ -42,7 +53,7 @@ LIBRARIES = {
     "asgi": (Library("uvicorn", "uvicorn", (0, 51), (1,)),),
     "wsgi": (
         Library("gunicorn", "gthread", (27, 0, 1), (28,)),
-        Library("waitress", "waitress", (3, 0, 1), (4,)),
+        Library("waitress", "waitress", (3, 0, 1), (4,), is_plain=True),
     ),
 }
 CHOICE = "server"  # the one option that is not the library's own
@@ -96,12 +107,18 @@ class Option(NamedTuple):
         return f"{_FLAG} {self.name}={self.value}"
 
 
-def prepare(app: App, interface: str, texts: Sequence[str]) -> Serve:
+def prepare(
+    app: App,
+    interface: str,
+    texts: Sequence[str],
+    ingress: Ingress = Ingress(),  # noqa: B008  a value
+    tls: ssl.SSLContext | None = None,
+) -> Serve:
     """
     Choose a server for an application and load it.
 
     Raises:
-        UsageError: there is no such server or option.
+        UsageError: there is no such server or option, or the server cannot do what is asked of it.
         TargetError: no server is installed, or not one that can be driven.
         ConfigError: a variable that servers read is wrong.
     """
@@ -110,14 +127,41 @@ def prepare(app: App, interface: str, texts: Sequence[str]) -> Serve:
     library = _choose(interface, [option for option in options if option.name == CHOICE])
     server = importlib.import_module(f"{__name__}.{library.module}")
     options = [option for option in options if option.name != CHOICE]
-    _refuse_unknown(library, server, options)
+    wrong = [*_unknown(library, server, options), *_impossible(library, ingress)]
+    if wrong:
+        raise UsageError(*wrong)
+    app, front = _behind_proxies(app, interface, ingress)
     try:
-        serve: Serve = server.prepare(app, {option.name: option.value for option in options})
+        serve: Serve = server.prepare(app, {option.name: option.value for option in options}, front._replace(tls=tls))
     except (ValueError, TypeError, ImportError) as error:
         # Only the library can tell which of its options it did not like.
         called = ", ".join(option.called for option in options)
         raise UsageError(Problem(called, f"{library.name} does not take it: {error}")) from error
     return serve
+
+
+def _behind_proxies(app: App, interface: str, ingress: Ingress) -> tuple[App, Front]:
+    """Have the application see clients instead of proxies, if that is wanted."""
+    if not ingress.trust:
+        return app, Front()
+    from launcher import proxy  # noqa: PLC0415  only who is behind a proxy pays for it
+
+    policy = proxy.Policy.read(ingress.proxy_headers, ingress.proxy_protocol, ingress.trust)
+    if policy.headers:
+        app = proxy.Asgi(app, policy) if interface == "asgi" else proxy.Wsgi(app, policy)
+    return app, Front(policy if policy.protocol else None)
+
+
+def _impossible(library: Library, ingress: Ingress) -> list[Problem]:
+    """Say what this library cannot do."""
+    if not library.is_plain:
+        return []
+    asked = (("--tls-cert", ingress.tls_cert, "TLS"), ("--proxy-protocol", ingress.proxy_protocol, "PROXY protocol"))
+    return [
+        Problem(flag, f"{library.name} has no {what}", "Run: pip install 'prod-run[wsgi]', and leave server= out")
+        for flag, value, what in asked
+        if value not in {"", "off"}
+    ]
 
 
 def _choose(interface: str, choices: list[Option]) -> Library:
@@ -161,11 +205,11 @@ def _dotted(numbers: tuple[int, ...]) -> str:
     return ".".join(map(str, numbers))
 
 
-def _refuse_unknown(library: Library, server: ModuleType, options: list[Option]) -> None:
+def _unknown(library: Library, server: ModuleType, options: list[Option]) -> list[Problem]:
     known: tuple[str, ...] = server.OPTIONS
     unknown = [option for option in options if option.name not in known]
     if not unknown:
-        return
+        return []
     import difflib  # noqa: PLC0415  only a mistake pays for it
 
     problems = []
@@ -173,4 +217,4 @@ def _refuse_unknown(library: Library, server: ModuleType, options: list[Option])
         near = difflib.get_close_matches(option.name, known, 1)
         remedy = f"Did you mean {near[0]}?" if near else f"Those of {library.name} are {', '.join(known)}"
         problems.append(Problem(option.called, f"prod-run passes no such option to {library.name}", remedy))
-    raise UsageError(*problems)
+    return problems

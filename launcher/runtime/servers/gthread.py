@@ -15,9 +15,11 @@ import time
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.workers import gthread
 from gunicorn.workers.gthread import ThreadWorker
 
-from launcher.runtime.servers import draining
+from launcher import proxy
+from launcher.runtime.servers import draining, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from launcher.api import Worker
-    from launcher.runtime.servers import App, Serve
+    from launcher.runtime.servers import App, Front, Serve
 
 OPTIONS = (
     *("threads", "keepalive", "worker_connections", "sendfile", "worker_tmp_dir"),
@@ -38,7 +40,7 @@ _FOR_EVER = 365 * 24 * 3600  # seconds: --drain-timeout is the limit, and prod-r
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  a directory that is writable where the root file system is not
 
 
-def prepare(app: App, options: Mapping[str, str]) -> Serve:
+def prepare(app: App, options: Mapping[str, str], front: Front) -> Serve:
     """Configure gunicorn; its threads are only made in the worker."""
     config = Config()
     settings: dict[str, object] = {
@@ -53,18 +55,21 @@ def prepare(app: App, options: Mapping[str, str]) -> Serve:
     }
     if "worker_tmp_dir" not in settings and os.access(_SHARED_MEMORY, os.W_OK):
         settings["worker_tmp_dir"] = _SHARED_MEMORY
+    if front.tls:
+        # It only looks whether there is a name, and by default would read the files for every connection.
+        settings |= {"certfile": "by prod-run", "ssl_context": lambda _config, _default: front.tls}
     for name, value in settings.items():
         config.set(name, value)
-    return lambda worker: _serve(app, config, worker)
+    return lambda worker: _serve(app, config, front, worker)
 
 
-def _serve(app: App, config: Config, worker: Worker[Any]) -> None:
+def _serve(app: App, config: Config, front: Front, worker: Worker[Any]) -> None:
     """Serve until the worker is told to stop and has stopped."""
     sockets = [_Listener(sock) for sock in worker.sockets.values()]
     server = _Server(0, os.getppid(), sockets, _Application(app), 0, config, Logger(config))
     logging.getLogger("gunicorn.error").propagate = True  # Logger has just said no
     server.pid = os.getpid()
-    server.ours = worker
+    server.ours, server.front = worker, front
     server.init_process()
 
 
@@ -93,10 +98,15 @@ class _Server(ThreadWorker):  # type: ignore[misc]
     """gunicorn's worker, which leaves without losing a request."""
 
     ours: Worker[Any]
+    front: Front
     alive: bool
     _is_told = False
     _stop_emptying = 0.0  # monotonic seconds
     _has_said = False
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self._refusals = refusals.Refusals(logging.getLogger("gunicorn.error"))
 
     def init_signals(self) -> None:
         """Leave the signals to prod-run."""
@@ -157,7 +167,9 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         gunicorn does that in the accepting thread, where it waits for the client for up to 2 s: three clients that
         do not close kept a fourth one waiting for 6 s.
         """
-        again: object = super().handle(conn)
+        again: object = self._introduce(conn)
+        if again is None:
+            again = super().handle(conn)
         if again is False:
             try:
                 conn.close(graceful=True)
@@ -165,6 +177,28 @@ class _Server(ThreadWorker):  # type: ignore[misc]
                 pass  # the client was quicker
             conn.close = _nothing
         return again
+
+    def _introduce(self, conn: Any) -> object:
+        """
+        Have the proxy say who the client is; None: go on, else what `handle` is to return.
+
+        gunicorn would look for the header inside of TLS, let connections without one in, and forget the client
+        after the first request.
+        """
+        if not self.front.proxies or getattr(conn, "is_introduced", False):
+            return None
+        if not conn.wait_for_data(gthread.DEFAULT_WORKER_DATA_TIMEOUT):
+            return gthread._DEFER
+        try:
+            accepted = proxy.receive(conn.sock, self.front.proxies)
+        except proxy.RefusedError as error:
+            self._refusals.tell(error)
+            return False
+        if accepted.header and accepted.header.source:
+            conn.client = tuple(accepted.client)
+        # The client may have nothing to say yet, and must not hold a thread while it waits.
+        conn.is_introduced, conn.data_ready = True, False
+        return None
 
 
 def _nothing(*, graceful: bool = False) -> None:

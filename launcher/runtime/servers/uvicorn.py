@@ -22,11 +22,12 @@ from launcher.runtime.servers.asgi import GOING_AWAY, SERVICE_RESTART, Shell
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from launcher.api import Worker
-    from launcher.runtime.servers import Serve
+    from launcher.runtime.servers import Front, Serve
 
 OPTIONS = (
     *("access_log", "date_header", "server_header", "root_path", "reset_contextvars"),
@@ -41,7 +42,7 @@ _CHOICES = {
 _GLANCE = 0.02  # seconds between two looks at what is left while draining
 
 
-def prepare(app: Any, options: Mapping[str, str]) -> Serve:
+def prepare(app: Any, options: Mapping[str, str], front: Front) -> Serve:
     """Configure uvicorn and import its parts; an event loop is only made in the worker."""
     if not any(logging.getLogger(name).level for name in ("uvicorn", "uvicorn.error")):
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # prod-run says that a worker started or stopped
@@ -55,15 +56,26 @@ def prepare(app: Any, options: Mapping[str, str]) -> Serve:
         backlog=draining.BACKLOG,  # it calls listen(2) again on the shared socket
         proxy_headers=False,
         forwarded_allow_ips="",
+        ssl_context_factory=_always(front.tls) if front.tls else None,
         **{name: _value(name, text) for name, text in options.items()},  # type: ignore[arg-type]
     )
     config.load()
     loop_factory = config.get_loop_factory()
-    return lambda worker: _serve(config, shell, loop_factory, worker)
+    if front.proxies:
+        from launcher.runtime.servers import proxied, refusals  # noqa: F401, PLC0415  so that workers share them
+    return lambda worker: _serve(config, front, shell, loop_factory, worker)
+
+
+def _always(context: ssl.SSLContext) -> Callable[[object, object], ssl.SSLContext]:
+    def give(_config: object, _default: object) -> ssl.SSLContext:
+        return context
+
+    return give
 
 
 def _serve(
     config: uvicorn.Config,
+    front: Front,
     shell: Shell,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
     worker: Worker[Any],
@@ -77,7 +89,7 @@ def _serve(
     """
     shell.gate = worker.ready_async
     worker._link.on_stop_soon = shell.drain
-    server = _Server(config, shell, worker)
+    server = _Server(config, front, shell, worker)
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(server.serve(sockets=list(worker.sockets.values())))
@@ -92,8 +104,9 @@ def _serve(
 class _Server(uvicorn.Server):
     """uvicorn's server, which leaves without losing a request."""
 
-    def __init__(self, config: uvicorn.Config, shell: Shell, worker: Worker[Any]) -> None:
+    def __init__(self, config: uvicorn.Config, front: Front, shell: Shell, worker: Worker[Any]) -> None:
         super().__init__(config)
+        self._front = front
         self._shell = shell
         self._worker = worker
         self._leaving: asyncio.Task[None] | None = None
@@ -105,8 +118,28 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept, after the gate; and wait to be told to stop."""
-        await super().startup(sockets)
+        if self._front.proxies:
+            await super().startup([])
+            self._accept_from_proxies(sockets or [])
+        else:
+            await super().startup(sockets)
         self._leaving = asyncio.get_running_loop().create_task(self._leave(sockets or []))
+
+    def _accept_from_proxies(self, sockets: list[socket.socket]) -> None:
+        """Do what uvicorn's `startup` does with sockets, but read the PROXY header first."""
+        from launcher.runtime.servers import proxied, refusals  # noqa: PLC0415  loaded before the fork
+
+        config = self.config
+        told = refusals.Refusals(logging.getLogger("uvicorn.error"))
+
+        def make() -> Any:
+            protocol: Any = config.http_protocol_class
+            return protocol(config=config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        assert self._front.proxies  # noqa: S101  or we would not be here
+        waiting: set[Any] = self.server_state.connections
+        terms = proxied.Terms(self._front.proxies, make, config.ssl, waiting, told)
+        self.servers = [proxied.Listener(sock, terms) for sock in sockets]  # type: ignore[misc]
 
     async def on_tick(self, counter: int) -> bool:
         """Say ten times a second that the event loop is alive."""

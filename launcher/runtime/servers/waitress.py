@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from launcher.api import Worker
-    from launcher.runtime.servers import App, Serve
+    from launcher.runtime.servers import App, Front, Serve
 
 OPTIONS = (
     *("threads", "channel_timeout", "cleanup_interval", "connection_limit", "channel_request_lookahead"),
@@ -35,9 +35,10 @@ _TURN = 1.0  # seconds that a turn of the loop waits if nothing happens
 _GLANCE = 0.02  # the same while draining
 
 
-def prepare(app: App, options: Mapping[str, str]) -> Serve:
+def prepare(app: App, options: Mapping[str, str], front: Front) -> Serve:  # noqa: ARG001  it has nothing in front
     """Look at the options; threads are only made in the worker."""
-    given = {"threads": _THREADS, **options}
+    # It would take forwarding headers away before the application, or prod-run, has seen them.
+    given: dict[str, Any] = {"threads": _THREADS, "clear_untrusted_proxy_headers": False, **options}
     Adjustments(**given)
     return lambda worker: _Serving(app, given, worker).run()
 
@@ -65,7 +66,7 @@ class _Wakeup:
 class _Serving:
     """One worker's server, from the gate to the end."""
 
-    def __init__(self, app: App, options: Mapping[str, str], worker: Worker[Any]) -> None:
+    def __init__(self, app: App, options: Mapping[str, Any], worker: Worker[Any]) -> None:
         self._app = app
         self._options = options
         self._worker = worker
@@ -105,6 +106,13 @@ class _Serving:
                     self.request.headers["CONNECTION"] = "close"
                 head: bytes = super().build_response_header()
                 return head
+
+            def get_environment(self) -> dict[str, Any]:
+                """Tell a peer on a unix socket by an empty address, as other servers do; waitress has `localhost`."""
+                environ: dict[str, Any] = super().get_environment()
+                if self.channel.addr[1] is None:
+                    environ |= {"REMOTE_ADDR": "", "REMOTE_HOST": "", "REMOTE_PORT": ""}
+                return environ
 
         class Channel(HTTPChannel):  # type: ignore[misc]
             """A connection."""

@@ -134,6 +134,16 @@ def test_what_comes_out_is_what_prometheus_client_makes_of_it(
         assert aggregate.skipped == 0
 
 
+@pytest.mark.parametrize("kind", GAUGES)
+@pytest.mark.parametrize("order", [(1.5, 2.0, 1.0), (2.0, 1.0, 1.5), (1.0, 1.5, 2.0)])
+def test_gauges_of_all_modes(kind: str, order: tuple[float, ...], tmp_path: Path) -> None:
+    """Three processes set one gauge to near values, in each order of their files."""
+    for place, number in enumerate(order):
+        write(tmp_path, f"{kind}_w{place}.db", {key("g"): (number, number)})
+
+    assert samples(scrape(Aggregate(str(tmp_path)))) == merged(tmp_path)
+
+
 def good_file(directory: Path) -> Path:
     """Write one counter of a worker."""
     return write(directory, "counter_w0.db", {key("good", "good_total"): (3.0, 0.0)})

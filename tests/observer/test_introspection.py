@@ -1,0 +1,168 @@
+"""What the observer answers, as far as it can be seen without a supervisor."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from launcher import protocol
+from launcher.logs import counters
+from launcher.logs.counters import Counters
+from launcher.observer import endpoints
+from launcher.observer.introspection import ASK_EVERY, Introspection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WHOLE = protocol.encode(
+    "whole", sentence="fine", is_ready=True, is_committed=True, is_draining=False, wanted=1, orphans=0, current=1
+).decode()
+GENERATION = protocol.encode(
+    "generation",
+    number=1,
+    phase="committed",
+    origin="start",
+    since=0.0,
+    zygote=0,
+    zygote_state="",
+    stale_because="",
+    cannot_respawn="",
+).decode()
+
+
+class Scene:
+    """The subject behind a unix socket, what it says to the supervisor, and what it complains of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self.complaints: list[str] = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / "s"))
+        self.listener.listen()
+        self.listener.setblocking(False)
+        page = counters.page()
+        self.subject = Introspection(
+            [(self.listener.fileno(), "unix:s")],
+            Counters(page),
+            lambda data: self.said.append(protocol.decode(data).verb),
+            self.complaints.append,
+        )
+        os.close(page)
+
+    def hear(self, verb: str, **fields: protocol.Field) -> None:
+        """Have the supervisor say something."""
+        self.subject.hear(protocol.decode(protocol.encode(verb, **fields)))
+
+    def learn(self) -> None:
+        """Have it say everything."""
+        nothing: tuple[str, ...] = ()
+        self.hear(
+            "about",
+            name="app",
+            started=1.0,
+            supervisor=1,
+            directory=str(self.folder),
+            token_file="",
+            setting_names=nothing,
+            setting_values=nothing,
+            setting_origins=nothing,
+        )
+        self.hear("state", row=(WHOLE,), last=False)
+        self.hear("state", row=(GENERATION,), last=True)
+
+    def ask(self, path: str) -> bytes:
+        """Ask, and return what is there at once."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.listener.getsockname())
+            client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            self.subject.serve()
+            client.setblocking(False)
+            try:
+                return client.recv(1 << 20)
+            except BlockingIOError:
+                return b""
+            finally:
+                client.close()
+                self.subject.serve()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """One of one's own."""
+    one = Scene(tmp_path)
+    yield one
+    for sock, _ in one.subject._port._listeners.values():
+        sock.detach()
+    one.listener.close()
+
+
+def test_nobody_is_answered_before_the_first_snapshot(scene: Scene) -> None:
+    """An observer that was started anew would say for an instant that nothing is ready."""
+    assert scene.ask("/readyz") == b""
+    scene.hear("state", row=(WHOLE,), last=False)
+    assert scene.ask("/readyz") == b""
+    scene.learn()
+
+    assert scene.ask("/readyz").endswith(b"\r\n\r\nok\n")
+
+
+def test_the_supervisor_is_asked_when_somebody_asks_and_not_more_often(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a second at most, once until it answers, and never while nobody asks."""
+    now = 1000.0
+    monkeypatch.setattr("launcher.observer.introspection.time.monotonic", lambda: now)
+    scene.learn()
+    assert scene.said == []
+    for _ in range(3):
+        scene.ask("/livez")
+    assert scene.said == ["ask"]
+    scene.hear("alive", backlog=("web=3",))
+    scene.ask("/livez")
+    assert scene.said == ["ask"]
+    now += ASK_EVERY
+    scene.ask("/livez")
+    assert scene.said == ["ask", "ask"]
+    now += 9.9
+    assert scene.ask("/livez").startswith(b"HTTP/1.1 200")
+    now += 0.1
+    assert scene.ask("/livez").startswith(b"HTTP/1.1 503")
+    scene.hear("alive", backlog=())
+
+    assert scene.ask("/livez").startswith(b"HTTP/1.1 200")
+    assert scene.said == ["ask", "ask"]
+
+
+def test_a_fault_in_an_answer_costs_that_answer_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500, one line for us, and the next one is answered."""
+
+    def fail(*_: object) -> None:
+        {}["nothing"]
+
+    broken = [route._replace(answer=fail) if route.path == "/status" else route for route in endpoints.ROUTES]
+    monkeypatch.setattr(endpoints, "ROUTES", tuple(broken))
+    scene.learn()
+
+    assert scene.ask("/status").startswith(b"HTTP/1.1 500 ")
+    assert scene.complaints == ["cannot answer '/status': KeyError: 'nothing'"]
+    assert scene.ask("/readyz").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "too large"])
+def test_a_version_file_that_is_none_makes_nobody_wait(scene: Scene, kind: str) -> None:
+    """Above all a FIFO, which has no writer."""
+    path = scene.folder / "version.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b" " * 100_000)
+    scene.learn()
+
+    assert scene.ask("/__version__").startswith(b"HTTP/1.1 404 ")

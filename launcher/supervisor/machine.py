@@ -212,6 +212,7 @@ class Machine(Staffing):
         if self.stop is None and self.current:
             self.announce_up(f"generation {rejected.number} {result}: {failure.reason}")
         elif self.stop is None:
+            self._order(do.Notify((f"STATUS=generation {rejected.number} rejected: {failure.reason}",)))
             self.stop = Stopping("the first generation failed", failure.code)
 
     def _roll_back(self, failed: Generation, kept: Generation, reason: str) -> None:

@@ -371,7 +371,8 @@ class Records:
 
     def extend(self, seconds: float) -> None:
         """Ask for time: the next sign of life comes within so many seconds."""
-        self._order(do.Notify((f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}",)))
+        time = f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}"
+        self._order(do.Notify((time, f"STATUS={status.sentence(self)}")))
 
     def announce_up(self, result: str = "") -> None:
         """Say READY, also when a reload failed: else a unit hangs in "reloading" for ever (systemd#37515)."""

@@ -30,7 +30,7 @@ def main(worker: Worker):
     worker.stopping.wait()
 """
 
-TIME = ("EXTEND_TIMEOUT_USEC",)
+TIME = ("EXTEND_TIMEOUT_USEC", "STATUS")
 READY = ("READY", "STATUS")
 RELOADING = ("RELOADING", "STATUS", "MONOTONIC_USEC")
 STOPPING = ("STOPPING", "STATUS")
@@ -100,6 +100,19 @@ def test_the_status_after_a_rejected_reload_says_so(
 
     assert "rejected" in status
     assert "half deployed" in status
+
+
+def test_the_status_of_a_start_that_failed_says_why(
+    start: Callable[..., Running], app: Callable[..., Path], recorder: Recorder
+) -> None:
+    """`systemctl status` tells it without the journal."""
+    app("raise ValueError('half deployed')")
+    running = start("app:main", env={"NOTIFY_SOCKET": recorder.socket.getsockname()})
+
+    assert running.wait() == 70
+    recorder.wait_for("STATUS", 2)
+    assert "generation 1 preparing" in recorder.with_key("STATUS")[0]["STATUS"]
+    assert "half deployed" in recorder.with_key("STATUS")[-1]["STATUS"]
 
 
 def ask(running: Running, number: signal.Signals) -> int:

@@ -69,6 +69,7 @@ PURE = {
     "launcher.supervisor.history",
     "launcher.supervisor.machine",
     "launcher.supervisor.observing",
+    "launcher.supervisor.overdue",
     "launcher.supervisor.pacing",
     "launcher.supervisor.processes",
     "launcher.supervisor.records",

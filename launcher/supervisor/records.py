@@ -244,7 +244,7 @@ class Records:
             process.generation.done[process.slot] = code
             self._log_end("info", "finished worker", process, in_words(code, note), now)
             return
-        self._log_end("error", f"lost {process.role}", process, in_words(code, note), now, words_of=process.ticket)
+        self._log_end("error", f"lost {process.role}", process, in_words(code, note), now)
         self._failed(process, f"a {process.role} ended: {in_words(code, note)}", now)
 
     def _is_done(self, worker: Process, code: int) -> bool:
@@ -288,84 +288,10 @@ class Records:
         delay = backoff.fail(now, now - process.started, self.chance)
         self._log("info", "delayed respawn", **identity(process), by=f"{delay:.2f}s")
 
-    # ── whose time is over ──────────────────────────────────────────────────────────────────────
-
-    def _expire(self, now: float) -> None:
-        for process in self.processes.overdue(now):
-            self._expire_one(process, now)
-        for pgid in [pgid for pgid, deadline in self.processes.leftovers.items() if deadline <= now]:
-            del self.processes.leftovers[pgid]
-            self._order(do.SignalGroup(pgid, signal.SIGKILL))
-
-    def _expire_one(self, process: Process, now: float) -> None:  # noqa: C901, PLR0912  a table
-        limit = f"within --boot-timeout {self.policy.boot_timeout:g}s"
-        match process.state:
-            case State.ENTERED:
-                self._became_ready(process, now)
-            case State.SERVING if process.watch.misses < MISSES:
-                self._order(do.AskBeat(process.ticket))
-                process.enter(State.SERVING, now + self.policy.stall_timeout / 2)
-            case State.SERVING:
-                reason = f"{in_short(process)} gave no heartbeat within --stall-timeout {self.policy.stall_timeout:g}s"
-                self._log("error", "stalled", **identity(process), reason=reason)
-                self._failed(process, reason, now)
-                self._dump(process, now)
-            case State.PREPARING if not process.mute:
-                self._give_up(process, f"the import did not end {limit}", now)
-            case State.PREPARING | State.WARM | State.READY | State.PARKED:
-                self._give_up(process, f"{in_short(process)} closed its channel", now)
-            case State.ORDERED:
-                zygote = self.processes.by_ticket.get(process.zygote)
-                if zygote and not process.pid:  # it owes an answer for all this time
-                    self._give_up(zygote, f"the zygote forked nothing {limit}", now)
-                self._give_up(process, f"{in_short(process)} did not start {limit}", now)
-            case State.BOOTING:
-                what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
-                self._give_up(process, f"{in_short(process)} {what} {limit}", now)
-            case State.DRAINING:
-                if process.is_worker and process.pid:
-                    self._log("error", "killed straggler: drain limit", **identity(process))
-                    self._dump(process, now)
-                else:
-                    self._kill(process, now)
-            case State.DUMPING:
-                self._take_stacks(process)
-                self._kill(process, now)
-            case State.KILLED:
-                self._log("error", "unkillable: survived SIGKILL" if process.pid else "missing", **identity(process))
-                process.enter(State.STUCK, None)
-
-    def _give_up(self, process: Process, reason: str, now: float) -> None:
-        """Kill a process that missed its limit, and draw the consequence."""
-        if process.state in LEAVING:
-            return
-        self._log("error", "gave up", **identity(process), reason=reason)
-        self._failed(process, reason, now)
-        self._kill(process, now)
-
-    def _dump(self, process: Process, now: float) -> None:
-        """Have a process write its stacks before it is killed; its slot is free from now on."""
-        process.enter(State.DUMPING, now + DUMP)
-        process.watch.stacks_at = None  # what was asked for comes with these
-        self._order(do.AskStacks(process.ticket, process.pid))
-
-    def _take_stacks(self, process: Process) -> None:
-        process.watch.stacks_at = None
-        self._order(do.TakeStacks(process.ticket, process.pid, process.slot, process.generation.number))
-
     def _kill(self, process: Process, now: float) -> None:
         process.enter(State.KILLED, now + GRACE)
         if process.pid:
             self._order(do.Kill(process.pid))
-
-    def _lose_the_silent(self, now: float) -> None:
-        """Give up those that never had a PID, whose zygote is gone and whose channel nobody holds."""
-        for process in [p for p in self.processes.by_ticket.values() if p.zygote and p.mute and not p.pid]:
-            if not self.processes.knows(process.zygote):
-                self._log("error", f"lost {process.role} with its zygote", **identity(process))
-                self._over(process)
-                self._failed(process, f"{in_short(process)} was lost with its zygote", now)
-        self.processes.settle_orphans()
 
     # ── what the manager above hears (sd_notify(3)) ─────────────────────────────────────────────
 
@@ -387,8 +313,9 @@ class Records:
     def _log(self, level: str, event: str, **fields: str | float) -> None:
         self.orders.append(do.Log(level, event, tuple(fields.items())))
 
-    def _log_end(self, level: str, event: str, process: Process, how: str, now: float, words_of: int = 0) -> None:
+    def _log_end(self, level: str, event: str, process: Process, how: str, now: float) -> None:
         after = f"{now - process.started:.2f}s"
+        words_of = process.ticket if level == "error" else 0  # of an end that nobody asked for
         fields: dict[str, str | float] = {**identity(process), "how": how, "after": after}
         self._order(do.Log(level, event, tuple(fields.items()), words_of=words_of))
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
 from launcher.supervisor.generation import LEAVING, SPARE, ZYGOTE, Generation, Phase, Process, State
-from launcher.supervisor.records import GRACE, Records
+from launcher.supervisor.overdue import Overdue
+from launcher.supervisor.records import GRACE
 from launcher.supervisor.stopping import Stage
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 AT_ONCE = 32  # forks asked of a zygote at a time: its socket and the descriptors in flight are bounded
 
 
-class Staffing(Records):
+class Staffing(Overdue):
     """The part of the machine that counts."""
 
     __slots__ = ()

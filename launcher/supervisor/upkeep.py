@@ -14,6 +14,7 @@ from launcher.supervisor.records import DUMP, MEASURE, identity
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.supervisor.generation import Process
+    from launcher.supervisor.overdue import Overdue
     from launcher.supervisor.records import Records
 
 MEBIBYTE = 1024 * 1024
@@ -28,7 +29,7 @@ def ask_stacks(records: Records, slot: int, now: float) -> None:
                 records._order(do.AskStacks(worker.ticket, worker.pid))
 
 
-def take_stacks(records: Records, now: float) -> None:
+def take_stacks(records: Overdue, now: float) -> None:
     """Log the stacks that were asked for."""
     for process in list(records.processes.by_ticket.values()):
         if process.watch.stacks_at is not None and process.watch.stacks_at <= now:

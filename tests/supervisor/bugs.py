@@ -46,7 +46,7 @@ BUGS = (
     ),
     Bug(
         "KILL twice",
-        "records",
+        "overdue",
         '                self._log("error", "unkillable: survived SIGKILL" if process.pid else "missing", '
         "**identity(process))\n",
         "                self._kill(process, now)\n"
@@ -55,7 +55,7 @@ BUGS = (
     ),
     Bug(
         "pending forks forgotten when the zygote dies",
-        "records",
+        "overdue",
         "            if not self.processes.knows(process.zygote):\n",
         "            if not self.processes.knows(process.zygote) and process.state in LEAVING:\n",
     ),
@@ -228,7 +228,7 @@ BUGS = (
     ),
     Bug(
         "the drain limit never kills",
-        "records",
+        "overdue",
         "                self._kill(process, now)\n            case State.KILLED:",
         "                process.enter(State.DRAINING, now + GRACE)\n            case State.KILLED:",
     ),
@@ -294,7 +294,7 @@ BUGS = (
     ),
     Bug(
         "a lost order costs the next zygote",
-        "records",
+        "overdue",
         "                zygote = self.processes.by_ticket.get(process.zygote)\n",
         "                zygote = process.generation.zygote\n",
     ),
@@ -336,7 +336,7 @@ BUGS = (
     ),
     Bug(
         "leftovers are not killed",
-        "records",
+        "overdue",
         "            self._order(do.SignalGroup(pgid, signal.SIGKILL))\n",
         "",
     ),
@@ -440,7 +440,7 @@ BUGS = (
     # ── stalls ──────────────────────────────────────────────────────────────────────────────────
     Bug(
         "no deadline: DUMPING",
-        "records",
+        "overdue",
         "process.enter(State.DUMPING, now + DUMP)",
         "process.enter(State.DUMPING, None)",
     ),
@@ -452,7 +452,7 @@ BUGS = (
     ),
     Bug(
         "a stalled worker is never killed",
-        "records",
+        "overdue",
         "            case State.SERVING if process.watch.misses < MISSES:\n",
         "            case State.SERVING if process.watch.misses < 1000:\n",
     ),
@@ -470,7 +470,7 @@ BUGS = (
     ),
     Bug(
         "a stalled worker is killed before its stacks are taken",
-        "records",
+        "overdue",
         "                self._take_stacks(process)\n                self._kill(process, now)\n",
         "                self._kill(process, now)\n",
     ),

@@ -93,6 +93,7 @@ class Tree:
             env={
                 "PATH": os.environ["PATH"],
                 "XDG_RUNTIME_DIR": str(directory / "run"),
+                "PROD_RUN_INTROSPECT": "off",
                 "PYTHONDONTWRITEBYTECODE": "1",  # its second's resolution would hide a quick deployment
             },
         )

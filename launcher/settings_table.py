@@ -211,7 +211,7 @@ BUILT: tuple[Setting, ...] = (
         "introspect-token-file",
         "PATH",
         "",
-        "who sends the token in this file sees over TCP what only the unix socket shows otherwise; read anew for each use",
+        "who sends the token in this file sees over TCP what only the unix socket shows otherwise; read anew each time",
         default_words="none",
         is_rare=True,
     ),

@@ -11,6 +11,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.workers import base, gthread
 
+from launcher.runtime.servers import Front
 from launcher.runtime.servers import gthread as driver
 
 
@@ -69,6 +70,7 @@ def test_the_loop_ends_when_alive_is_false_and_then_lingers() -> None:
 def test_a_close_is_asked_for_with_false_and_done_by_the_accepting_thread() -> None:
     """The repair in `handle` closes in the pool's thread; the accepting thread then finds nothing to wait for."""
     worker = driver._Server.__new__(driver._Server)
+    worker.front = Front()
     closed = []
 
     class Conn:
@@ -103,3 +105,18 @@ def test_a_listener_is_an_object_with_sock() -> None:
         listener = driver._Listener(sock)
         selector.register(listener, selectors.EVENT_READ)
         assert listener.getsockname() == sock.getsockname()
+
+
+def test_what_comes_in_front_of_http() -> None:
+    """TLS is asked for by a name and had by the hook; data is waited for before; `client` is read for each request."""
+    config = Config()
+    config.set("certfile", "any")
+    connection = inspect.getsource(gthread.TConn)
+
+    assert config.is_ssl
+    assert "ssl_context" in config.settings
+    assert gthread._DEFER is not None
+    assert gthread.DEFAULT_WORKER_DATA_TIMEOUT > 0
+    assert "if self.data_ready:\n            return True" in connection
+    assert "self.client = client" in connection
+    assert "wsgi.create(req, conn.sock, conn.client," in inspect.getsource(gthread.ThreadWorker.handle_request)

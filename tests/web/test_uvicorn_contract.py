@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import socket
 from typing import Any
@@ -70,3 +71,16 @@ def test_connections_and_tasks_are_counted(http: str, loop: str) -> None:
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(asyncio.wait_for(look(), 60))
+
+
+def test_what_is_done_in_its_place_behind_a_proxy() -> None:
+    """Without sockets `startup` leaves no server; a protocol has `client`, and makes that of a websocket by a name."""
+    source = inspect.getsource(uvicorn.Server.startup)
+    assert "if sockets is not None:" in source
+    for words in ("config=config", "server_state=self.server_state", "app_state=self.lifespan.state"):
+        assert words in source
+    for name in ("h11_impl", "httptools_impl"):
+        protocol = inspect.getsource(importlib.import_module(f"uvicorn.protocols.http.{name}"))
+        assert "self.client = get_remote_addr(transport)" in protocol
+        assert "protocol = self.ws_protocol_class(" in protocol
+    assert "connection.shutdown()" in inspect.getsource(uvicorn.Server.shutdown)

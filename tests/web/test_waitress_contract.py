@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from waitress import wasyncore
+from waitress import server, wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
@@ -30,3 +30,5 @@ def test_what_is_used_is_there() -> None:
         assert name in inspect.getsource(HTTPChannel)
     for name in ("active_channels", "task_dispatcher", "accepting"):
         assert name in inspect.getsource(BaseWSGIServer)
+    assert "clear_untrusted_proxy_headers" in dir(Adjustments)  # or it takes forwarding headers away
+    assert '("localhost", None)' in inspect.getsource(server)  # which is how a peer on a unix socket is told

@@ -131,7 +131,7 @@ def _pairs(fields: tuple[tuple[str, object], ...]) -> list[str]:
 
 
 def _json(item: object) -> str:
-    if isinstance(item, bool) or not isinstance(item, int | float) or item != item or abs(item) == _INFINITE:
+    if isinstance(item, bool) or not isinstance(item, int | float) or not -_INFINITE < item < _INFINITE:
         return f'"{_escaped(text_of(item))}"'
     return text_of(item)
 

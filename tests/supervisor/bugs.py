@@ -14,7 +14,7 @@ class Bug(NamedTuple):
     new: str
 
 
-BUGS = (
+OF_THE_DESIGN = (
     # ── DESIGN §4 ───────────────────────────────────────────────────────────────────────────────
     Bug(
         "retire on fork",
@@ -106,6 +106,9 @@ BUGS = (
         "            if worker.state is State.READY:\n"
         "                self._order(do.Serve(worker.ticket))\n",
     ),
+)
+
+MORE = (
     # ── each deadline dropped ───────────────────────────────────────────────────────────────────
     Bug(
         "no deadline: PREPARING",
@@ -519,3 +522,5 @@ BUGS = (
         "    if watch.too_old_at is not None and watch.too_old_at <= 0:\n",
     ),
 )
+
+BUGS = OF_THE_DESIGN + MORE

@@ -43,7 +43,11 @@ def main() -> NoReturn:
     for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
         signal.signal(number, _ignore)  # it ends last
     channel = socket.socket(fileno=CHANNEL)
-    message, descriptors = _receive(channel)
+    try:
+        message, descriptors = _receive(channel)
+    except OSError as error:
+        stdout.try_to_write(2, f"prod-run: the observer cannot hear the supervisor: {error.strerror}\n".encode())
+        os._exit(71)
     if message is None or message.number("protocol") != protocol.VERSION:
         os._exit(0 if message is None else 70)
     # Nobody reads the pipes of the dead: like every process of prod-run's own, it goes with the supervisor.

@@ -32,17 +32,29 @@ def test_it_closes_for_a_moment_and_opens_when_the_sink_has_room() -> None:
     assert valve.is_open
 
 
-def test_a_sink_that_is_stuck_is_waited_for_once() -> None:
-    """Reading goes on, and the sink drops; not before it has caught up is it waited for again."""
+def test_a_sink_that_is_stuck_is_waited_for_half_of_the_time() -> None:
+    """Reading goes on, and the sink drops; after as long as it was waited for it gets another moment."""
     valve = Valve()
-    valve.adjust(FULL, 0.0)
-    valve.adjust(FULL, PATIENCE)
-    for now in range(1, 10):
-        valve.adjust(8 * FULL, float(now))
-        assert valve.is_open
-        assert valve.deadline() is None
-    valve.adjust(0, 10.0)
-    valve.adjust(FULL, 11.0)
+    valve.adjust(FULL, 1.0)
+    opened = 1.0 + PATIENCE
+    valve.adjust(8 * FULL, opened)
+    first = (valve.is_open, valve.deadline())
+    valve.adjust(8 * FULL, opened + 0.9 * PATIENCE)
+    still = valve.is_open
+    valve.adjust(8 * FULL, opened + 1.1 * PATIENCE)
+
+    assert first == (True, None)
+    assert still
+    assert not valve.is_open
+
+
+def test_a_sink_that_has_caught_up_is_waited_for_anew() -> None:
+    """What was forced is forgotten."""
+    valve = Valve()
+    valve.adjust(FULL, 1.0)
+    valve.adjust(FULL, 1.0 + PATIENCE)
+    valve.adjust(0, 1.1 + PATIENCE)
+    valve.adjust(FULL, 1.2 + PATIENCE)
 
     assert not valve.is_open
 

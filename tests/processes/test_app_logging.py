@@ -11,7 +11,7 @@ import pytest
 from tests.logs.logfmt import parsed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.processes.running import Line, Running
@@ -147,6 +147,10 @@ def of_workers(running: Running) -> list[dict[str, Any]]:
     return [line for line in found if "event" not in line or ("app" in line and "logger" not in line)]
 
 
+def _message(facts: Mapping[str, object]) -> str:
+    return str(facts.get("message", facts.get("event")))
+
+
 @pytest.mark.parametrize("form", ["logfmt", "json"])
 @pytest.mark.parametrize("name", CASES)
 def test_each_way_of_logging_gives_what_its_author_expects(
@@ -163,7 +167,8 @@ def test_each_way_of_logging_gives_what_its_author_expects(
     found = of_workers(running)
 
     assert len(found) == len(case.wanted), running.text()
-    for line, wanted in zip(sorted(found, key=str), sorted(case.wanted, key=str), strict=True):
+    # Two pipes have no order between them.
+    for line, wanted in zip(sorted(found, key=_message), sorted(case.wanted, key=_message), strict=True):
         texts = {key: str(item) if form == "logfmt" and "event" not in line else item for key, item in wanted.items()}
         for key, item in texts.items():
             ends = key in ("exc", "message") and isinstance(item, str) and str(line.get(key)).endswith(item)

@@ -233,7 +233,7 @@ MORE = (
         "the drain limit never kills",
         "overdue",
         "                self._kill(process, now)\n            case State.KILLED:",
-        "                process.enter(State.DRAINING, now + GRACE)\n            case State.KILLED:",
+        "                process.enter(State.DRAINING, now + 5.0)\n            case State.KILLED:",
     ),
     Bug(
         "the drain limit kills too early",

@@ -39,15 +39,20 @@ LARGEST = 1024 * 1024  # bytes that the work on one piece may need
 
 
 def main() -> NoReturn:
-    """Take the first message and watch until told to end."""
+    """Watch until told to end; what the system refuses ends this process with a sentence, and the next one tries."""
+    try:
+        _watch()
+    except OSError as error:
+        stdout.try_to_write(2, f"prod-run: the observer ends: {error.strerror}\n".encode())
+        os._exit(71)
+
+
+def _watch() -> NoReturn:
+    """Take the first message and do what it says."""
     for number in (*HARMLESS_TO_WORKERS, signal.SIGTERM):
         signal.signal(number, _ignore)  # it ends last
     channel = socket.socket(fileno=CHANNEL)
-    try:
-        message, descriptors = _receive(channel)
-    except OSError as error:
-        stdout.try_to_write(2, f"prod-run: the observer cannot hear the supervisor: {error.strerror}\n".encode())
-        os._exit(71)
+    message, descriptors = _receive(channel)
     if message is None or message.number("protocol") != protocol.VERSION:
         os._exit(0 if message is None else 70)
     # Nobody reads the pipes of the dead: like every process of prod-run's own, it goes with the supervisor.

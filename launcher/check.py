@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from launcher import check_log, ingress_settings, settings
-from launcher import exec as launching
+from launcher import check_log, ingress_settings, settings, whereabouts
 from launcher.addresses import UNIX
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
@@ -165,7 +164,7 @@ def _enter(chosen: Settings) -> None:
     """Go where a zygote would be, with what it would have."""
     from launcher.runtime.prepare import is_ours  # noqa: PLC0415  before the target's directory leads sys.path
 
-    launching.enter(chosen, os.environ, sys.argv[0])
+    whereabouts.enter(chosen, os.environ, sys.argv[0])
     for name in filter(is_ours, list(os.environ)):
         del os.environ[name]
     # The script's own directory stands there now, unless Python was told to be safe (-P).

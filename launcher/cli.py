@@ -50,10 +50,11 @@ def main() -> NoReturn:
     # Before anything slow is imported: a signal that comes now waits for the supervisor, which knows what it means.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     from launcher import exec as launching  # noqa: PLC0415
+    from launcher import kernel  # noqa: PLC0415
     from launcher.errors import Exit, LauncherError, Problem, SystemRefusedError  # noqa: PLC0415
 
     try:
-        launching.ensure_stdio()
+        kernel.ensure_stdio()
         launching.launch(understand(sys.argv[1:]), os.environ, tell)
     except _Printed as printed:
         code = printed.args[0]
@@ -213,7 +214,7 @@ def tell(text: str, severity: int = 4) -> None:
 
     try:
         # sd-daemon(3): the journal takes each line by itself, and one without a mark for level info.
-        mark = f"<{severity}>" if launching._is_journal(2, os.environ.get("JOURNAL_STREAM", "")) else ""
+        mark = f"<{severity}>" if launching.is_journal(2, os.environ.get("JOURNAL_STREAM", "")) else ""
         sys.stderr.write("".join(f"{mark}{line}\n" for line in f"prod-run: {text}".split("\n")))
         sys.stderr.flush()
     except (OSError, AttributeError):

@@ -7,16 +7,12 @@ Must never start the target, and never come back once the exec has worked.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
 import signal
 import sys
 
-from launcher import runtime_directory
-from launcher.errors import Problem, SystemRefusedError, UnavailableError
+from launcher import kernel, runtime_directory, whereabouts
 from launcher.handoff import Handoff, is_kept
-from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
 from launcher.supervisor import interpreter, introspect_listeners, listeners
 
@@ -30,8 +26,6 @@ if TYPE_CHECKING:
     from launcher.handoff import Listener
     from launcher.settings import Settings
 
-OLDEST_KERNEL = (5, 10)
-
 # `-I -S` knows no site-packages.  Appended, not inserted: nothing there may stand for a standard module.
 _BOOT = """\
 import sys
@@ -39,15 +33,6 @@ sys.path += filter(None, sys.argv[1:3])
 from launcher.supervisor.main import main
 main(int(sys.argv[3]))  # prod-run
 """
-
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-
-
-class Places(NamedTuple):
-    """Where to run and with which interpreter; symlinks are kept, since a reload follows them anew."""
-
-    directory: str
-    interpreter: str
 
 
 def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str], None]) -> NoReturn:
@@ -58,8 +43,8 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         UnavailableError: an address, directory or name cannot be had.
         SystemRefusedError: the kernel is too old, or refuses what prod-run cannot do without.
     """
-    require_kernel()
-    places = enter(settings, environ, sys.argv[0])
+    kernel.require()
+    places = whereabouts.enter(settings, environ, sys.argv[0])
     inherited = listeners.activated(environ, os.getpid())
     token_file = introspect_listeners.token_file(settings, places.directory)
     addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
@@ -74,10 +59,10 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         introspect = introspect_listeners.open_all(
             addresses[len(settings.bind) :], claim.directory, tell, is_explicit=settings.is_introspect_explicit
         )
-        open_files = raise_open_files()
-        become_subreaper()
+        open_files = kernel.raise_open_files()
+        kernel.become_subreaper()
         form = log_form(settings.log, settings.log_format, environ)
-        environ_fd = sealed("prod-run-environ", caller_environment())
+        environ_fd = kernel.sealed("prod-run-environ", caller_environment())
         handoff = Handoff(
             target=settings.target,
             arguments=settings.arguments,
@@ -127,7 +112,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
-        handoff_fd = sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
+        handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
         let_through(
             tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0), (*opened, *introspect)
         )
@@ -136,85 +121,6 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         for listener in (*opened, *introspect):
             listeners.close(listener)
         raise
-
-
-def ensure_stdio() -> None:
-    """Make sure that 0, 1 and 2 are open, so that no socket ever gets one of these numbers."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # open(2) takes the lowest free number: this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def require_kernel() -> None:
-    """Check once for what is needed throughout; gVisor and seccomp filters may refuse some of it."""
-    if sys.platform != "linux":
-        raise SystemRefusedError(Problem("", f"prod-run needs Linux, this is {sys.platform}"))
-    release = os.uname().release
-    numbers = [int(part) if part.isdecimal() else 0 for part in release.replace("-", ".").split(".")[:2]]
-    if tuple(numbers) < OLDEST_KERNEL:
-        raise SystemRefusedError(Problem("", f"prod-run needs Linux 5.10 or newer, this is {release}"))
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        raise _refused(error, "pidfd_open(2)") from None
-
-
-def enter(settings: Settings, environ: Mapping[str, str], script: str) -> Places:
-    """
-    Go to the directory of `--chdir`, and find what the supervisor shall resolve anew for each generation.
-
-    Raises:
-        UnavailableError: the directory cannot be entered.
-    """
-    start = starting_directory(environ)
-    directory = start
-    if settings.chdir:
-        directory = os.path.join(start, settings.chdir)
-        if ".." not in directory.split("/"):
-            directory = os.path.normpath(directory)  # but not a/../b: `a` may be a link
-        try:
-            os.chdir(directory)
-        except (OSError, ValueError) as error:
-            reason = f"cannot enter {directory}: {getattr(error, 'strerror', None) or error}"
-            where = next(row.origin.partition(" ")[2] for row in settings.rows if row.name == "chdir")
-            raise UnavailableError(Problem(where, reason, "Name a directory that this user may enter")) from None
-    elif not directory:
-        reason = "the current directory no longer exists"
-        raise UnavailableError(Problem("", reason, "Start prod-run from another one, or give --chdir"))
-    return Places(directory, interpreter_beside(os.path.join(start, script), sys.executable))
-
-
-def starting_directory(environ: Mapping[str, str]) -> str:
-    """Name the current directory as the caller did, symlinks included; empty if it is gone."""
-    said = environ.get("PWD", "")
-    try:
-        if os.path.isabs(said) and os.path.samefile(said, "."):
-            return said
-        return os.getcwd()
-    except OSError:
-        pass
-    try:
-        return os.getcwd()  # $PWD is stale
-    except OSError:
-        return ""
-
-
-def interpreter_beside(script: str, executable: str) -> str:
-    """
-    Name the `python` beside the script as it was called, if that is the interpreter that runs now.
-
-    A shebang names the release directory; `/srv/current/bin/prod-run` was called, and `current` will move.
-    """
-    folder = os.path.dirname(script)
-    beside = os.path.join(folder, "python")
-    try:
-        is_same = os.path.samefile(folder, os.path.dirname(executable))
-    except OSError:
-        return executable
-    return beside if is_same and os.path.exists(beside) else executable
 
 
 def control_path(written: str, runtime_directory: str, directory: str) -> str:
@@ -241,10 +147,10 @@ def log_form(log: str, chosen: str, environ: Mapping[str, str]) -> Form:
     is_terminal = os.isatty(1)
     kind = chosen or ("console" if is_terminal else "logfmt")
     colour = kind == "console" and is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return Form(kind, colour, priority=_is_journal(1, environ.get("JOURNAL_STREAM", "")))
+    return Form(kind, colour, priority=is_journal(1, environ.get("JOURNAL_STREAM", "")))
 
 
-def _is_journal(fd: int, stream: str) -> bool:
+def is_journal(fd: int, stream: str) -> bool:
     """Say whether this is the stream that systemd.exec(5) describes by $JOURNAL_STREAM: device:inode."""
     found = os.fstat(fd)
     return stream == f"{found.st_dev}:{found.st_ino}"
@@ -258,43 +164,6 @@ def minimal_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def caller_environment() -> bytes:
     """Write the complete environment as NUL-separated NAME=value."""
     return b"\0".join(b"%b=%b" % pair for pair in os.environb.items())
-
-
-def sealed(name: str, content: bytes) -> int:
-    """Put bytes into a memfd that nobody can change any more, at offset 0; `name` is for /proc/PID/fd."""
-    try:
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        with open(fd, "wb", closefd=False) as file:
-            file.write(content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        fcntl.fcntl(
-            fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        )
-    except OSError as error:
-        raise _refused(error, "memfd_create(2)") from None
-    return fd
-
-
-def raise_open_files() -> int:
-    """Raise the soft limit of open files to the hard one; return what it was, for the app (-1: no limit)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        pass  # without privileges in a user namespace; the soft limit is then what the service has
-    return soft
-
-
-def become_subreaper() -> None:
-    """Have orphans of the service come to this process, as they do to PID 1; kept over execve, prctl(2)."""
-    if os.getpid() == 1:
-        return
-    import ctypes  # noqa: PLC0415 - 4 ms, and PID 1 does without
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise _refused(OSError(code, os.strerror(code)), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def let_through(descriptors: tuple[int, ...], opened: tuple[Listener, ...]) -> None:
@@ -323,7 +192,7 @@ def replace_program(handoff_fd: int, environ: Mapping[str, str]) -> NoReturn:
     try:
         os.execve(sys.executable, (*arguments, str(handoff_fd)), minimal_environment(environ))
     except OSError as error:
-        raise _refused(error, f"execve({sys.executable})") from None
+        raise kernel.refused(error, f"execve({sys.executable})") from None
 
 
 def _folder_of_setproctitle() -> str:
@@ -355,8 +224,3 @@ def resolved(places: tuple[Address, ...]) -> tuple[Address, ...]:
 
 def _is_numeric(host: str) -> bool:
     return ":" in host or host.replace(".", "").isdecimal()
-
-
-def _refused(error: OSError, what: str) -> SystemRefusedError:
-    remedy = "A seccomp filter or a sandbox may forbid it"
-    return SystemRefusedError(Problem(what, f"the system refused: {error.strerror}", remedy))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher import addresses, ctl
+from launcher import addresses, ctl, whereabouts
 from launcher import exec as launching
 from launcher.cli import parse
 from launcher.errors import LauncherError
@@ -273,10 +273,10 @@ def test_the_interpreter_is_the_one_beside_the_script_as_it_was_called(tmp_path:
     (tmp_path / "current").symlink_to(real.parent)
     called = f"{tmp_path}/current/bin/prod-run"
 
-    assert launching.interpreter_beside(called, f"{real}/python3") == f"{tmp_path}/current/bin/python"
-    assert launching.interpreter_beside(f"{tmp_path}/elsewhere/prod-run", f"{real}/python3") == f"{real}/python3"
+    assert whereabouts.interpreter_beside(called, f"{real}/python3") == f"{tmp_path}/current/bin/python"
+    assert whereabouts.interpreter_beside(f"{tmp_path}/elsewhere/prod-run", f"{real}/python3") == f"{real}/python3"
     (real / "python").unlink()
-    assert launching.interpreter_beside(called, f"{real}/python3") == f"{real}/python3"
+    assert whereabouts.interpreter_beside(called, f"{real}/python3") == f"{real}/python3"
 
 
 def test_the_supervisor_loads_nothing_from_the_command_line(program: Program) -> None:

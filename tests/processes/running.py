@@ -98,6 +98,16 @@ class Running:
             raise NotSeenError(message)
         return line
 
+    def count(self, what: str, expected: int) -> int:
+        """
+        Wait until a text was said so often, and return how often it was.
+
+        What an app prints comes by another way than prod-run's own events, so it may follow the event it caused.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self.text().count(what) >= expected or self._is_over(), LIMIT)
+        return self.text().count(what)
+
     def mark(self) -> int:
         """Return an index for `since`: what is said from here on."""
         return len(self.lines)

@@ -58,7 +58,7 @@ def test_by_default_an_app_is_imported_once_and_forked(start: Callable[..., Runn
     running = start("-w", 2, "app:main")
     running.wait_for(event="committed")
 
-    assert running.text().count("imported by a zygote") == 2
+    assert running.count("imported by a zygote", 2) == 2
     assert len(running.zygotes()) == 1
     assert "unsafe to fork" not in running.text()
     assert running.stop() == 0
@@ -77,7 +77,7 @@ def test_what_would_not_survive_a_fork_is_named_and_workers_import_for_themselve
 
     assert [line["event"] for line in warnings] == ["unsafe to fork: workers import for themselves"]
     assert named in warnings[0]["found"]
-    assert running.text().count("imported by itself") == 2
+    assert running.count("imported by itself", 2) == 2
     until(lambda: not running.zygotes(), "the process that prepared the generation is gone")
     assert running.stop() == 0
 
@@ -117,7 +117,7 @@ def test_never_leaves_no_zygote(start: Callable[..., Running], app: Callable[...
     running = start("-w", 2, "--preload", "never", "app:main")
     running.wait_for(event="committed")
 
-    assert running.text().count("imported by itself") == 2
+    assert running.count("imported by itself", 2) == 2
     until(lambda: not running.zygotes(), "the process that prepared the generation is gone")
     assert "warning" not in running.text()
     assert running.stop() == 0

@@ -199,6 +199,99 @@ def _receive(receiver: socket.socket, texts: list[str]) -> None:
         texts.append(data.decode("utf-8", "replace"))
 
 
+def test_a_syslog_over_tcp_that_is_down_at_the_start_and_comes_back(start_loud: Callable[..., Loud]) -> None:
+    """Connected when it is there: what waited arrives whole, each message as long as it says (RFC 6587, 3.4.1)."""
+    port = loud.free_port()
+    server = start_loud("--log", f"syslog:tcp://127.0.0.1:{port}")
+    load = server.load()
+    received = bytearray()
+    try:
+        until(lambda: server.counted().dropped > 10_000, "lines are dropped")
+        assert server.counted().passed == 0
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            connection = _accepted(listener)
+            reader = threading.Thread(target=_read, args=(connection, received), daemon=True)
+            reader.start()
+            until(lambda: server.counted().passed > 1000, "lines arrive")
+            load.settle()
+            server.running.send(signal.SIGTERM)
+            load.finish()
+            assert not loud.faults(load)
+            counted = ended(server)
+            reader.join(LIMIT)
+    finally:
+        load.close()
+
+    texts = _messages(bytes(received))
+    announced = [text for text in texts if DROPPED.search(text)]
+    assert len(texts) - len(announced) == counted.passed
+    assert loud.said(texts, DROPPED) == counted.dropped
+    assert "stopped" in texts[-1]
+
+
+def test_a_syslog_over_tcp_that_goes_away_and_comes_back(start_loud: Callable[..., Loud]) -> None:
+    """
+    The next connection begins with a whole message, and the service has not noticed.
+
+    What was in the broken connection is gone, and nobody can count it: RFC 6587 has no acknowledgement.
+    """
+    port = loud.free_port()
+    received: list[bytearray] = [bytearray(), bytearray()]
+    readers = []
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        server = start_loud("--log", f"syslog:tcp://127.0.0.1:{port}")
+        load = server.load()
+        connection = _accepted(listener)
+    try:
+        with connection:
+            while len(received[0]) < 500_000 and (piece := connection.recv(65536)):
+                received[0] += piece
+        until(lambda: server.counted().dropped > 10_000, "lines are dropped")
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            connection = _accepted(listener)
+            readers.append(threading.Thread(target=_read, args=(connection, received[1]), daemon=True))
+            readers[0].start()
+            until(lambda: len(received[1]) > 500_000, "lines arrive again")
+            load.settle()
+            server.running.send(signal.SIGTERM)
+            load.finish()
+            assert not loud.faults(load)
+            counted = ended(server)
+            readers[0].join(LIMIT)
+    finally:
+        load.close()
+
+    texts = _messages(bytes(received[1]))
+    assert loud.said(texts, DROPPED) == counted.dropped
+    assert "stopped" in texts[-1]
+
+
+def _accepted(listener: socket.socket) -> socket.socket:
+    listener.settimeout(LIMIT)
+    connection, _ = listener.accept()
+    connection.settimeout(LIMIT)
+    return connection
+
+
+def _read(connection: socket.socket, received: bytearray) -> None:
+    """Take what a stream brings until its end."""
+    with connection:
+        while piece := connection.recv(1 << 17):
+            received += piece
+
+
+def _messages(stream: bytes) -> list[str]:
+    """Take a stream apart: each message has its length in front, a number and a blank."""
+    texts = []
+    while stream:
+        length, _, stream = stream.partition(b" ")
+        size = int(length)
+        assert len(stream) >= size, "a message that is cut"
+        texts.append(stream[:size].decode("utf-8", "replace"))
+        stream = stream[size:]
+    return texts
+
+
 TRACEBACKS = """
 import sys, traceback
 from launcher import Worker

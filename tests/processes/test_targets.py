@@ -539,7 +539,7 @@ def main(worker: Worker):
     running = start("-w", 3, "app:main")
     running.wait_for(event="committed", workers="3/3")
 
-    assert running.text().count("forked") == 3
+    assert running.count("forked", 3) == 3
     assert len(running.zygotes()) == 1
     assert running.stop() == 0
     assert "wrong" not in running.text()

@@ -58,7 +58,7 @@ def test_a_file_is_there_before_the_first_worker_and_settled_by_the_commit(
     running = start("--preload", preload, "-w", 2, *TEMPLATE, "app:main", env=PLACE)
     running.wait_for(event="committed")
 
-    assert running.text().count("seen 'one here\\n' True") == 2
+    assert running.count("seen 'one here\\n' True", 2) == 2
     until(lambda: not left(folder), "the former file is dropped")
     assert running.stop() == 0
     assert (folder / "web.conf").read_text() == "one here\n"
@@ -193,5 +193,5 @@ def test_a_check_that_refuses_rejects_and_leaves_everything_as_it_was(
     assert "refuses it (exit code 1): bad here" in result["reason"]
     assert (folder / "web.conf").read_text() == "one here\n"
     assert left(folder) == []
-    assert running.text().count("seen") == 1
+    assert running.count("seen", 1) == 1
     assert running.stop() == 0

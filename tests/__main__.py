@@ -18,6 +18,17 @@ Step = list[str | Path]
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+AT_ONCE = 2
+NO_TESTS = 5  # pytest's exit code where no test has the mark
+# What runs with a Python that is neither the oldest nor the newest.
+BETWEEN = (
+    *(
+        f"tests/{part}"
+        for part in ("appconfig", "logs", "observer", "proxy", "settings", "supervisor", "test_house.py")
+    ),
+    *(f"tests/processes/test_{part}.py" for part in ("first_run", "targets", "drain", "sockets", "preload", "spare")),
+    "tests/web/test_web_targets.py",
+)
 CHECKED = ("launcher", "tests", "examples")
 
 
@@ -30,25 +41,46 @@ def main() -> int:
         [sys.executable, "-m", "ruff", "check", *CHECKED],
         [sys.executable, "-m", "mypy"],
     ]
-    # The slow tests are about the kernel and the clock, not about the interpreter.
-    others = [] if is_fast else [pytest(python, "-m", "not slow", *words) for python in other_pythons()]
-    own = pytest(sys.executable, *(("-m", "not slow") if is_fast else ()), *words)
     codes = [run(step) for step in steps]
-    # Most tests wait for other processes: two rows of them at once take little longer than one.
-    with ThreadPoolExecutor(2) as rows:
-        beside = rows.submit(lambda: [run_quietly(step) for step in others])
-        mine = rows.submit(run_quietly, own)
+    if is_fast:
+        codes.append(run(pytest(sys.executable, "-m", "not slow", *words)))
+    else:
+        codes += run_at_once(rows(words))
+    return next((code for code in codes if code), 0)
+
+
+def rows(words: list[str]) -> list[Step]:
+    """
+    Return what is run at once, the longest first; this interpreter's slow tests come last.
+
+    The slow tests are about the kernel and the clock, not about the interpreter.  All others run with the oldest and
+    the newest Python; for those between, what does not start real processes, and the ordinary life of some that do.
+    """
+    others = other_pythons()
+    steps = [pytest(python, "-m", "not slow", *words) for python in others[-1:]]
+    steps.append(pytest(sys.executable, "-m", "not slow", *words))
+    between = () if words else BETWEEN
+    steps += [pytest(python, "-m", "not slow", *words, *between) for python in others[:-1]]
+    steps.append(pytest(sys.executable, "-m", "slow", *words))
+    return steps
+
+
+def run_at_once(steps: list[Step]) -> list[int]:
+    """Run steps, some at once, since most tests wait for other processes; print what each said in their order."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(run_quietly, step) for step in steps]
         minutes = 0
-        while wait((beside, mine), 60).not_done:
+        while wait(running, 60).not_done:
             minutes += 1
             print(f"── the tests are running: {minutes} min", flush=True)
-        finished = [*beside.result(), mine.result()]
+        finished = [each.result() for each in running]
+    codes = []
     for step, code, said in finished:
         announce(step)
         sys.stdout.write(said)
-        codes.append(code)
+        codes.append(code if code != NO_TESTS else 0)
     sys.stdout.flush()
-    return next((code for code in codes if code), 0)
+    return codes
 
 
 def pytest(python: str | Path, *words: str) -> Step:

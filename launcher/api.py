@@ -138,6 +138,7 @@ class Link:
         self.stopping = Stopping(self)
         self.serving = _Event(self)
         self.on_stop_soon: Callable[[], object] = lambda: None  # for servers that prod-run drives: --drain-delay runs
+        self.stop_until = 0.0  # for them too: the drain limit, in monotonic seconds; 0: nobody said
         if channel is None:
             self.serving.set()
 
@@ -205,6 +206,7 @@ class Link:
                 self.show("stopping")
                 self.stopping.reason = message.text("reason")
                 self.stopping.last = message.flag("last")
+                self.stop_until = message.seconds("until")
                 self.stopping.set()
 
 

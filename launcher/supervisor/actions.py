@@ -61,6 +61,7 @@ class Stop(NamedTuple):
     pid: int  # 0: not known yet, the order alone
     reason: str
     last: bool  # nobody else will accept what is queued
+    until: float  # monotonic seconds: the drain limit
 
 
 class Confirm(NamedTuple):

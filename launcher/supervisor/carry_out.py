@@ -90,7 +90,7 @@ class Hands:
         return self._tell(order.ticket, "stop-soon")
 
     def _stop(self, order: do.Stop) -> list[on.Event]:
-        events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last)
+        events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last, until=order.until)
         if order.pid:
             send_signal(order.pid, signal.SIGTERM)
         return events
@@ -134,7 +134,7 @@ class Hands:
 
     def _dismiss(self, order: do.Dismiss) -> list[on.Event]:
         # It waits for its slot, and ends when it hears anything else.
-        return self._tell(order.ticket, "stop", reason="dismissed", last=False)
+        return self._tell(order.ticket, "stop", reason="dismissed", last=False, until=0.0)
 
     def _exit(self, order: do.Exit) -> None:
         self.exit_code = order.code

@@ -193,14 +193,20 @@ def test_answers_that_begin_while_draining_say_close() -> None:
 
 
 def test_websockets_are_closed_from_outside_once() -> None:
-    """An open one gets the code, and what the app sends later is dropped; one that is not accepted gets nothing."""
+    """An open one gets the code, and an app that sends later learns it; one that is not accepted gets nothing."""
     go_on = asyncio.Event()
+    learned: list[BaseException] = []
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         if scope["path"] == "/open":
             await send({"type": "websocket.accept"})
             await go_on.wait()
-            await send({"type": "websocket.send", "text": "late"})
+            try:
+                await send({"type": "websocket.send", "text": "late"})
+            except OSError as error:  # as ASGI has it
+                learned.append(error)
+                message = "what a framework makes of it"
+                raise LookupError(message) from error
         else:
             await go_on.wait()
 
@@ -213,8 +219,10 @@ def test_websockets_are_closed_from_outside_once() -> None:
         ]
         await asyncio.sleep(0)
         assert shell.websocket_tasks == set(tasks)
+        assert shell.has_websockets
         for _ in range(2):
             await shell.close_websockets(GOING_AWAY)
+            assert not shell.has_websockets
         go_on.set()
         await asyncio.gather(*tasks)
         assert shell.websocket_tasks == set()
@@ -222,3 +230,24 @@ def test_websockets_are_closed_from_outside_once() -> None:
     asyncio.run(run())
 
     assert server.sent == [{"type": "websocket.accept"}, {"type": "websocket.close", "code": GOING_AWAY}]
+    assert len(learned) == 1
+
+
+def test_an_apps_own_failure_in_a_websocket_is_not_hidden() -> None:
+    """Closed by us or not: only what comes of our closing is no news."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await asyncio.sleep(0)
+        raise LookupError
+
+    shell, server = Shell(app), Server()
+
+    async def run() -> None:
+        websocket = asyncio.ensure_future(shell({"type": "websocket"}, server.inbox.get, server.send))
+        await asyncio.sleep(0)
+        await shell.close_websockets(GOING_AWAY)
+        with pytest.raises(LookupError):
+            await websocket
+
+    asyncio.run(run())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -154,38 +154,6 @@ async def startup(receive):
     running.wait_for("closed 2")
     assert "version 1" in running.ask()
     assert running.stop() == 0
-
-
-@pytest.mark.parametrize(("end", "code"), [("reload", 1012), ("stop", 1001)])
-def test_a_websocket_is_closed_with_a_reason(
-    end: str, code: int, start: Callable[..., Running], examples: Path, client: Callable[[Running], Client]
-) -> None:
-    """1012 asks the client to come back at once, 1001 says that the server goes away (RFC 6455)."""
-    running = start("--chdir", examples, "--bind", "127.0.0.1:0", "fastapi_app:app")
-    running.wait_for(event="committed")
-    connection = client(running).socket
-    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13"
-    connection.sendall(f"GET /echo HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode())
-    stream = connection.makefile("rb")
-    while stream.readline() != b"\r\n":
-        pass
-    connection.sendall(b"\x81\x84\0\0\0\0ping")  # masked with zeros
-    assert frame(stream) == (0x81, b"ping")
-    running.send(signal.SIGHUP if end == "reload" else signal.SIGTERM)
-
-    assert frame(stream) == (0x88, code.to_bytes(2, "big")), running.text()
-    stream.close()
-    connection.close()
-    assert (running.stop() if end == "reload" else running.wait()) == 0
-
-
-def frame(stream: BinaryIO) -> tuple[int, bytes]:
-    """Read one frame that is no ping (RFC 6455 section 5.2)."""
-    while True:
-        kind, length = stream.read(2)
-        payload = stream.read(length)
-        if kind != 0x89:
-            return kind, payload
 
 
 def test_a_blocked_event_loop_is_a_stall(

@@ -28,6 +28,20 @@ class LifespanError(Exception):
     """The application said that its startup failed; its words are the argument."""
 
 
+class ClosedError(OSError):
+    """The application sends to a websocket that prod-run has closed: as the specification has it, an OSError."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker stops, and has closed this websocket")
+
+    @classmethod
+    def is_behind(cls, error: BaseException | None) -> bool:
+        """Say whether an application's exception comes of this one."""
+        while error and not isinstance(error, cls):
+            error = error.__cause__ or error.__context__
+        return error is not None
+
+
 class Shell:
     """
     An ASGI application that is served in place of `app`.
@@ -113,6 +127,9 @@ class Shell:
         self._websockets.add(websocket)
         try:
             await self._app(scope, websocket.receive, websocket.send)
+        except Exception as error:
+            if not ClosedError.is_behind(error):
+                raise
         finally:
             self._websockets.discard(websocket)
 
@@ -120,6 +137,11 @@ class Shell:
     def websocket_tasks(self) -> set[asyncio.Task[Any] | None]:
         """Return the tasks that are busy with websockets: they end when those are closed."""
         return {websocket.task for websocket in self._websockets}
+
+    @property
+    def has_websockets(self) -> bool:
+        """Say whether a client has one that nobody has closed."""
+        return any(websocket.is_open for websocket in self._websockets)
 
     async def close_websockets(self, code: int) -> None:
         """Tell every client that has a websocket why it ends; the app learns it from its next `receive`."""
@@ -161,30 +183,30 @@ class _WebSocket:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._is_open = False
-        self._is_closed_by_us = False
+        self.is_open = False
+        self.is_closed_by_us = False
         self.task = asyncio.current_task()
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            self._is_open = False
+            self.is_open = False
         return message
 
     async def send(self, message: Message) -> None:
-        if self._is_closed_by_us:
-            return  # the app does not know yet
+        if self.is_closed_by_us:
+            raise ClosedError  # an app that only sends would never learn it from `receive`
         kind = message["type"]
         if kind == "websocket.close":
-            self._is_open = False
+            self.is_open = False
         await self._send(message)
         if kind == "websocket.accept":
-            self._is_open = True
+            self.is_open = True
 
     async def close(self, code: int) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._is_closed_by_us = True
+        if self.is_open:
+            self.is_open = False
+            self.is_closed_by_us = True
             await self._send({"type": "websocket.close", "code": code})
 
 

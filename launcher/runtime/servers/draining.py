@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 BACKLOG = 2048  # as the supervisor has it: listen(2) on a shared socket changes it for everybody
 EMPTYING = 2.0  # seconds that the last worker accepts what is queued, however much more comes
 LINGER = 2.5  # seconds that a kept-alive connection may send a request more, to be answered with close
+_FAREWELL, _SHARE = 2.0, 0.2  # seconds before the drain limit, and of a short one this part, to say good-bye in
+
+
+def last_words(began: float, until: float) -> float:
+    """
+    Return when what may last for ever has to be ended, if a worker is to be gone at its drain limit.
+
+    All in monotonic seconds; `until` is 0 if nobody told the limit, and then the linger is the limit.
+    """
+    return until - min(_FAREWELL, _SHARE * (until - began)) if until else began + LINGER
 
 
 def is_queued(sockets: Iterable[socket.socket]) -> bool:

@@ -37,6 +37,7 @@ class Failure(NamedTuple):
     kind: str
     at: float
     reason: str
+    port: int  # the client's own; 0: it never had a connection
 
 
 class Load:
@@ -45,6 +46,7 @@ class Load:
     def __init__(self, address: tuple[str, int], kinds: dict[str, int], ca: Path | str = "-") -> None:
         self.answers: collections.Counter[str] = collections.Counter()
         self.failures: list[Failure] = []
+        self.worst: dict[str, float] = {}  # seconds that an answer took, by kind; whoever looks may clear it
         self._news = threading.Condition()
         words = [kind for kind, number in kinds.items() for _ in range(number)]
         self._process = subprocess.Popen(
@@ -85,11 +87,12 @@ class Load:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            kind, at, reason = json.loads(line)
+            kind, at, took, reason, port = json.loads(line)
             with self._news:
                 self.answers[kind] += not reason
+                self.worst[kind] = max(took, self.worst.get(kind, 0.0))
                 if reason:
-                    self.failures.append(Failure(kind, at, reason))
+                    self.failures.append(Failure(kind, at, reason, port))
                 self._news.notify_all()
         with self._news:
             self._news.notify_all()
@@ -108,6 +111,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.port: int = writer.get_extra_info("sockname")[1]
         self.is_kept = True
 
     async def ask(self, kind: str) -> None:
@@ -162,6 +166,7 @@ class Connection:
             message = f"status {status}"
             raise FailedError(message)
         while not ENDING.is_set():
+            began = time.monotonic()
             self.writer.write(b"\x81\x84\0\0\0\0ping")  # masked with zeros
             opcode, length = await self.reader.readexactly(2)
             payload = await self.reader.readexactly(length)
@@ -175,27 +180,29 @@ class Connection:
                     message = f"closed with {code}"
                     raise FailedError(message)
                 self.writer.write(b"\x88\x82\0\0\0\0" + payload[:2])
-                tell(f"websocket {code}")
+                tell(f"websocket {code}", began)
                 return
             if payload != b"ping":
                 message = f"{payload!r} came back"
                 raise FailedError(message)
-            tell("websocket")
+            tell("websocket", began)
             await asyncio.sleep(0.02)
 
 
 ENDING = asyncio.Event()
 
 
-def tell(kind: str, reason: str = "") -> None:
+def tell(kind: str, began: float, reason: str = "", port: int = 0) -> None:
     """Print one answer."""
-    print(json.dumps([kind, time.monotonic(), reason]), flush=True)
+    now = time.monotonic()
+    print(json.dumps([kind, now, now - began, reason, port]), flush=True)
 
 
 async def client(address: tuple[str, int], tls: ssl.SSLContext | None, kind: str) -> None:
     """Ask until the end."""
     connection: Connection | None = None
     while not ENDING.is_set():
+        began = time.monotonic()
         try:
             async with asyncio.timeout(GIVES_UP):
                 if connection and connection.reader.at_eof():
@@ -208,9 +215,9 @@ async def client(address: tuple[str, int], tls: ssl.SSLContext | None, kind: str
                     connection.is_kept = False
                 else:
                     await connection.ask(kind)
-                    tell(kind)
+                    tell(kind, began)
         except (OSError, EOFError, ValueError, FailedError, TimeoutError) as error:
-            tell(kind, repr(error))
+            tell(kind, began, repr(error), connection.port if connection else 0)
             if connection:
                 connection.is_kept = False
         if connection and not connection.is_kept:

@@ -23,7 +23,11 @@ _KEPT_PREFIXES = ("LD_", "MALLOC_", "PYTHON", "LC_")
 
 
 class Listener(NamedTuple):
-    """One listening socket; `path`, `device` and `inode` tell a unix socket's file (empty and 0 otherwise)."""
+    """
+    One listening socket; `path`, `device` and `inode` tell a unix socket's file (empty and 0 otherwise).
+
+    One that is our own is held by nobody but prod-run and its workers.
+    """
 
     name: str
     address: str  # as people write it: 127.0.0.1:8000, [::1]:80, unix:/run/x.sock
@@ -31,6 +35,7 @@ class Listener(NamedTuple):
     path: str = ""
     device: int = 0
     inode: int = 0
+    is_our_own: bool = False
 
 
 class Newborn(NamedTuple):
@@ -186,8 +191,8 @@ def decode(data: bytes) -> Handoff:
 
 
 def _listener(text: str) -> Listener:
-    name, address, fd, path, device, inode = text.split("\t")
-    return Listener(name, address, int(fd), path, int(device), int(inode))
+    name, address, fd, path, device, inode, own = text.split("\t")
+    return Listener(name, address, int(fd), path, int(device), int(inode), own == str(True))
 
 
 def _setting(text: str) -> tuple[str, str, str]:

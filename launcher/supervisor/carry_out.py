@@ -13,7 +13,7 @@ from launcher import protocol
 from launcher.lean_posix import signal, socket
 from launcher.signals import STACKS
 from launcher.supervisor import actions as do
-from launcher.supervisor import children
+from launcher.supervisor import children, syn_filter
 from launcher.supervisor import events as on
 from launcher.supervisor.births import Births
 from launcher.supervisor.children import Child, send_signal
@@ -105,6 +105,9 @@ class Hands:
         return self._tell(order.ticket, "end")
 
     def _close_listeners(self, _: do.CloseListeners) -> None:
+        for listener in self.listeners:
+            if listener.is_our_own:
+                syn_filter.attach(listener.fd)
         for child in self.children.values():
             if child.is_zygote:
                 self._tell(child.ticket, "close-listeners")

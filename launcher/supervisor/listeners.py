@@ -170,7 +170,7 @@ def _open(place: Address, listeners: list[Listener]) -> Listener:
         sock.bind(socket.getaddrinfo(place.host.encode(), place.port, sock.family, sock.type, flags=numeric)[0][4])
         # At once: two sockets with SO_REUSEADDR may be bound to one address until the first of them listens.
         sock.listen(BACKLOG)
-        return _prepared(place.name, sock)
+        return _prepared(place.name, sock)._replace(is_our_own=True)
     finally:
         sock.close()
 

@@ -25,6 +25,9 @@ defaults
   timeout connect 5s
   timeout client 60s
   timeout server 60s
+  timeout check 5s
+  log global
+  option httplog
   retries 3
   option redispatch 1
   option httpchk GET {check} HTTP/1.1
@@ -34,6 +37,7 @@ frontend front
   {directives}
   default_backend back
 backend back
+  {of_back}
   default-server check inter 100ms fall 1 {options}
 {servers}
 """
@@ -100,6 +104,7 @@ def haproxy(
     *,
     mode: str = "http",
     directives: str = "",
+    of_back: str = "",
     options: str = "",
     probes: Sequence[tuple[str, int]] = (),
 ) -> Iterator[Haproxy]:
@@ -118,6 +123,7 @@ def haproxy(
                 stats=stats,
                 mode=mode,
                 directives=directives,
+                of_back=of_back,
                 front=front.fileno(),
                 options=options,
                 servers=servers,

@@ -211,6 +211,9 @@ def seen(session: Session, did: str) -> Result:
     ]
     for failure in unexplained[:5]:
         print(f"    {failure.kind}: {failure.reason}", flush=True)
+    for line in session.running.lines:
+        if line.get("level") == "error":
+            print(f"    {line['text']}", flush=True)
     classes = collections.Counter(classify(failure.reason) for failure in failures)
     told = {kind: count for kind, count in session.clients.answers.items() if re.fullmatch(r"websocket \d+", kind)}
     fast = max(session.clients.worst.get(kind, 0.0) for kind in ("fast", "fast-close"))

@@ -92,7 +92,7 @@ class Peer(NamedTuple):
 def prod_run(place: Place) -> list[str]:
     """Say the interface, which the signature would tell as well."""
     words = ["--bind", place.bind, "--workers", str(place.workers), "--interface", place.interface]
-    return [str(BIN / "prod-run"), *words, "--drain-timeout", "15s", "--introspect", "off", place.target]
+    return [str(BIN / "prod-run"), *words, "--drain-timeout", "60s", "--introspect", "off", place.target]
 
 
 def prod_run_on_waitress(place: Place) -> list[str]:

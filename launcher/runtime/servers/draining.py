@@ -8,6 +8,7 @@ Must never accept.
 from __future__ import annotations
 
 import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BACKLOG = 2048  # as the supervisor has it: listen(2) on a shared socket changes it for everybody
+SETTLING = 0.1  # seconds that the last worker goes on accepting at least: handshakes are under way
 EMPTYING = 2.0  # seconds that the last worker accepts what is queued, however much more comes
 LINGER = 2.5  # seconds that a kept-alive connection may send a request more, to be answered with close
 _FAREWELL, _SHARE = 2.0, 0.2  # seconds before the drain limit, and of a short one this part, to say good-bye in
@@ -27,6 +29,16 @@ def last_words(began: float, until: float) -> float:
     All in monotonic seconds; `until` is 0 if nobody told the limit, and then the linger is the limit.
     """
     return until - min(_FAREWELL, _SHARE * (until - began)) if until else began + LINGER
+
+
+def may_come(sockets: Iterable[socket.socket], began: float) -> bool:
+    """
+    Say whether the last worker should go on accepting, having begun to leave at `began` (monotonic seconds).
+
+    The supervisor has had the kernel drop new handshakes, so what is left is what was queued, and what had begun.
+    """
+    lasted = time.monotonic() - began
+    return lasted < EMPTYING and (lasted < SETTLING or is_queued(sockets))
 
 
 def is_queued(sockets: Iterable[socket.socket]) -> bool:

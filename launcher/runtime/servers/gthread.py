@@ -101,7 +101,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
     front: Front
     alive: bool
     _is_told = False
-    _stop_emptying = 0.0  # monotonic seconds
+    _told_at = 0.0  # monotonic seconds
     _has_said = False
 
     def __init__(self, *words: Any) -> None:
@@ -138,7 +138,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         """Hear what the supervisor said; once told to stop, hear no more: that stays readable for ever."""
         self._is_told = self.ours.stopping.is_set()
         if self._is_told:
-            self._stop_emptying = time.monotonic() + draining.EMPTYING
+            self._told_at = time.monotonic()
             for fd in self._wakers:
                 self.poller.unregister(fd)
             self._wakers = []
@@ -147,9 +147,8 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         """Do one turn of the loop; the last worker empties the queue before it stops accepting."""
         super().wait_for_and_dispatch_events(0.01 if self._is_told and self.alive else timeout)
         if self.alive and self._is_told:
-            has_queue = self.ours.stopping.last and draining.is_queued(self.sockets)
             # gunicorn from here on: `Connection: close`, 2 s for what is kept alive, what is in flight is finished.
-            self.alive = has_queue and time.monotonic() < self._stop_emptying
+            self.alive = self.ours.stopping.last and draining.may_come(self.sockets, self._told_at)
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  gunicorn's signature
         """Accept or not; the last time is for good, and then nobody shall queue here any more."""

@@ -155,7 +155,7 @@ class _Server(uvicorn.Server):
         now = began = time.monotonic()
         if stopping.last:
             # Nothing tells that the kernel's queue is empty: it is looked at, while the event loop accepts.
-            while draining.is_queued(sockets) and time.monotonic() < began + draining.EMPTYING:  # noqa: ASYNC110
+            while draining.may_come(sockets, began):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         for server in self.servers:
             server.close()

@@ -129,9 +129,7 @@ class _Serving:
         """Leave in this order: tell clients to close, accept no more, wait for them, stop."""
         self._drain()
         began = time.monotonic()
-        while self._worker.stopping.last and time.monotonic() < began + draining.EMPTYING:
-            if not draining.is_queued(self._worker.sockets.values()):
-                break
+        while self._worker.stopping.last and draining.may_come(self._worker.sockets.values(), began):
             self._turn(_GLANCE)
         for server in servers:
             server.accepting = False

@@ -133,11 +133,18 @@ def kill(session: Session, number: int) -> str:
         # Stopped, it accepts nothing between the look at its connections and its end.
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGSTOP)
+            until(lambda v=victim: is_stopped(v), "all its threads have stopped")  # type: ignore[misc]
             session.kills.append(Kill(time.monotonic(), frozenset(held(victim, session.port))))
             os.kill(victim, signal.SIGKILL)
         until(lambda v=victim: v not in session.peer.workers(session.running), "it is gone")  # type: ignore[misc]
         session.clients.settle(1)
     return f"{number} kills"
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether no thread of a process runs any more."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) <= {"T", "Z"}
 
 
 def held(pid: int, port: int) -> Iterator[int]:
@@ -212,7 +219,7 @@ def seen(session: Session, did: str) -> Result:
     for failure in unexplained[:5]:
         print(f"    {failure.kind}: {failure.reason}", flush=True)
     for line in session.running.lines:
-        if line.get("level") == "error":
+        if line.get("level") == "error" and line["event"] != "lost worker":
             print(f"    {line['text']}", flush=True)
     classes = collections.Counter(classify(failure.reason) for failure in failures)
     told = {kind: count for kind, count in session.clients.answers.items() if re.fullmatch(r"websocket \d+", kind)}

@@ -32,6 +32,10 @@ async def asgi(scope, receive, send):
         time.sleep(3600)
     if scope["path"].startswith("/sleep/"):
         await asyncio.sleep(float(scope["path"][7:]))
+    if scope["path"].startswith("/wait/"):
+        pathlib.Path("waiting").touch()
+        while not pathlib.Path(scope["path"][6:]).exists():
+            await asyncio.sleep(0.01)
     headers = [(b"content-length", str(len(answer())).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": answer()})
@@ -42,6 +46,10 @@ def wsgi(environ, start_response):
         os._exit(0)
     if environ["PATH_INFO"].startswith("/sleep/"):
         time.sleep(float(environ["PATH_INFO"][7:]))
+    if environ["PATH_INFO"].startswith("/wait/"):
+        pathlib.Path("waiting").touch()
+        while not pathlib.Path(environ["PATH_INFO"][6:]).exists():
+            time.sleep(0.01)
     start_response("200 OK", [("Content-Length", str(len(answer())))])
     return [answer()]
 def make():

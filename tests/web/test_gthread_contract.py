@@ -6,9 +6,11 @@ import inspect
 import selectors
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.http import wsgi
 from gunicorn.workers import base, gthread
 
 from launcher.runtime.servers import Front
@@ -91,12 +93,17 @@ def test_a_close_is_asked_for_with_false_and_done_by_the_accepting_thread() -> N
     assert "conn.close(graceful=True)" in inspect.getsource(gthread.ThreadWorker.finish_request)
 
 
-def test_answers_say_close_if_too_many_connections_are_kept() -> None:
-    """How `--drain-delay` has them closed: the limit is looked at for each answer, and for nothing else."""
-    source = inspect.getsource(gthread)
+def test_an_answer_that_begins_may_still_be_told_to_close() -> None:
+    """`start_response` is a method of the response, and its head is made when something is written."""
+    source = inspect.getsource(gthread.ThreadWorker.handle_request)
+    assert "self.wsgi(environ, resp.start_response)" in source
+    response = wsgi.Response(SimpleNamespace(version=(1, 1), should_close=lambda: False, method="GET"), None, Config())
+    start_response = response.start_response
+    start_response("200 OK", [("Content-Length", "0")])
+    assert not response.should_close()
+    start_response.__self__.force_close()
 
-    assert "elif len(self.keepalived_conns) >= self.max_keepalived:\n                resp.force_close()" in source
-    assert source.count("self.max_keepalived") == 2  # the constructor, and this
+    assert "Connection: close\r\n" in response.default_headers()
 
 
 def test_a_listener_is_an_object_with_sock() -> None:

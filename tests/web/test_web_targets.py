@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import until
+from tests.processes.running import title, until
 from tests.web.serving import APP, SERVERS
 
 if TYPE_CHECKING:
@@ -67,6 +67,32 @@ def test_a_kept_connection_is_told_to_close(
     assert "connection: close" in second, running.text()
     assert first.splitlines()[-1] == second.splitlines()[-1]  # the old one's answer
     assert kept.read() == ""
+    assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_who_is_in_flight_is_told_to_close(
+    name: str,
+    start: Callable[..., Running],
+    app: Callable[..., Path],
+    client: Callable[[Running], Client],
+    tmp_path: Path,
+) -> None:
+    """A request that had begun when its worker retires is answered, and its client does not ask there again."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", *SERVERS[name])
+    running.wait_for(event="committed")
+    (old,) = running.workers()
+    busy = client(running)
+    busy.socket.sendall(b"GET /wait/go HTTP/1.1\r\nHost: x\r\n\r\n")
+    until((tmp_path / "waiting").exists, "the request is in flight")
+    assert running.reload()["event"] == "committed"
+    until(lambda: "stopping" in title(old), "the worker has heard it")
+    (tmp_path / "go").touch()
+
+    answer = busy.read()
+    assert f"pid {old}" in answer
+    assert "connection: close" in answer, running.text()
     assert running.stop() == 0
 
 

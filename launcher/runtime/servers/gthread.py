@@ -66,7 +66,9 @@ def prepare(app: App, options: Mapping[str, str], front: Front) -> Serve:
 def _serve(app: App, config: Config, front: Front, worker: Worker[Any]) -> None:
     """Serve until the worker is told to stop and has stopped."""
     sockets = [_Listener(sock) for sock in worker.sockets.values()]
-    server = _Server(0, os.getppid(), sockets, _Application(app), 0, config, Logger(config))
+    application = _Application(app)
+    server = _Server(0, os.getppid(), sockets, application, 0, config, Logger(config))
+    server.application = application
     logging.getLogger("gunicorn.error").propagate = True  # Logger has just said no
     server.pid = os.getpid()
     server.ours, server.front = worker, front
@@ -74,14 +76,32 @@ def _serve(app: App, config: Config, front: Front, worker: Worker[Any]) -> None:
 
 
 class _Application:
-    """What gunicorn asks for the application."""
+    """
+    What gunicorn asks for the application.
+
+    While it drains, every answer that begins says close; gunicorn would decide when the request begins.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.is_draining = False
+
+    def drain(self) -> None:
+        """Say close with every answer from now on."""
+        self.is_draining = True
 
     def wsgi(self) -> App:
         """Return it."""
-        return self._app
+
+        def tell(environ: dict[str, Any], start_response: Any) -> object:
+            def start(*words: object) -> object:
+                if self.is_draining:
+                    start_response.__self__.force_close()
+                return start_response(*words)
+
+            return self._app(environ, start)
+
+        return tell
 
 
 class _Listener:
@@ -99,6 +119,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
 
     ours: Worker[Any]
     front: Front
+    application: _Application
     alive: bool
     _is_told = False
     _told_at = 0.0  # monotonic seconds
@@ -123,21 +144,17 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         """Accept, after the gate."""
         self.ours.ready()
         link = self.ours._link
-        link.on_stop_soon = self._keep_none
+        link.on_stop_soon = self.application.drain
         self._wakers = [fd for fd in (link.fileno(), self.ours.stopping.fileno()) if fd >= 0]
         for fd in self._wakers:
             self.poller.register(fd, selectors.EVENT_READ, self._look)
         super().run()
 
-    def _keep_none(self) -> None:
-        """Say close with every answer from now on, as if too many connections were kept; accepting goes on."""
-        # Not `keepalive = 0`: that cuts a connection whose answer has just said that it will be kept.
-        self.max_keepalived = 0
-
     def _look(self, _: object) -> None:
         """Hear what the supervisor said; once told to stop, hear no more: that stays readable for ever."""
         self._is_told = self.ours.stopping.is_set()
         if self._is_told:
+            self.application.drain()
             self._told_at = time.monotonic()
             for fd in self._wakers:
                 self.poller.unregister(fd)

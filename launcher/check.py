@@ -11,7 +11,7 @@ import os
 import sys
 
 from launcher import check_log, ingress_settings, settings, whereabouts
-from launcher.addresses import UNIX
+from launcher.addresses import UNIX, name_all, parse
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
 from launcher.supervisor import listeners, unix_sockets
@@ -106,7 +106,12 @@ def judge(asked: Asked) -> Report:
     notes = _beyond_budget(chosen, os.environ) + check_log.doubts(chosen.log)
     wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
     prepared = _prepare(wanted) if chosen.target else None
-    for problem in _unusable(chosen.bind, inherited):
+    places = chosen.bind
+    try:
+        places = places or _implicit(prepared, inherited)
+    except ConfigError as error:
+        problems += error.problems
+    for problem in _unusable(places, inherited):
         is_by_another = problem.reason.startswith(_IN_USE) and f"(PID {os.getpid()})" not in problem.reason
         (notes if is_by_another else problems).append(problem)
     return _report(asked, chosen, prepared, problems, notes)
@@ -220,6 +225,21 @@ def _declared(chosen: Settings) -> type:
         raise ConfigError(Problem(chosen.config or chosen.target, reason, remedy))
     assert isinstance(found, type)  # noqa: S101  a declaration is one
     return found
+
+
+def _implicit(prepared: Prepared | None, inherited: tuple[listeners.Inherited, ...]) -> tuple[Address, ...]:
+    """
+    Return where a web application listens if nobody says.
+
+    Raises:
+        ConfigError: $PORT is no port.
+    """
+    from launcher.runtime import load, servers  # noqa: PLC0415  loaded with the application
+
+    if inherited or not (prepared and prepared.target) or prepared.target.interface == load.CALLABLE:
+        return ()
+
+    return name_all((parse(servers.address(os.environ)),))
 
 
 def _unusable(places: tuple[Address, ...], inherited: tuple[listeners.Inherited, ...]) -> list[Problem]:

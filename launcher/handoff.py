@@ -48,6 +48,9 @@ class Newborn(NamedTuple):
     stderr: int = -1
 
 
+POLICY_VARIABLE = "PROD_RUN_WORKER_POLICY"  # in a worker: three words, as the settings of proxies have them
+
+
 class Ingress(NamedTuple):
     """How connections come in, as written; empty or `off`: plainly."""
 
@@ -60,11 +63,13 @@ class Ingress(NamedTuple):
 
     @property
     def variables(self) -> dict[str, str]:
-        """What an app that reads sockets or headers by itself finds: see launcher.proxy.from_environment."""
-        if not self.trust:
-            return {}
+        """
+        What an app that reads sockets or headers by itself finds: see launcher.proxy.from_environment.
+
+        Not under the names of the settings: a prod-run that the app starts would take them for its own.
+        """
         said = (self.proxy_headers, self.proxy_protocol, self.trust)
-        return dict(zip(("PROD_RUN_PROXY_HEADERS", "PROD_RUN_PROXY_PROTOCOL", "PROD_RUN_TRUST"), said, strict=True))
+        return {POLICY_VARIABLE: " ".join(said)} if self.trust else {}
 
 
 class Handoff(NamedTuple):

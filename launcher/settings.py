@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from launcher import addresses, ingress_settings, quantities
 from launcher.errors import ConfigError, Problem, UsageError
-from launcher.handoff import AS_MANY_AS_WORKERS
+from launcher.handoff import AS_MANY_AS_WORKERS, POLICY_VARIABLE
 from launcher.lean import NamedTuple
 from launcher.quantities import BadValueError
 from launcher.setting import PREFIX, Setting
@@ -30,7 +30,7 @@ NOT_IN_THIS_VERSION = "not in this version"
 _NOT_IN_ENV_FILES = ("env-file", "chdir")
 
 # What prod-run itself sets for workers; a nested prod-run inherits it.
-_TEMPLATE_PREFIX = "PROD_RUN_TEMPLATE_"
+_OF_WORKERS = ("PROD_RUN_TEMPLATE_", POLICY_VARIABLE)
 
 
 class Row(NamedTuple):
@@ -212,7 +212,7 @@ def _unknown_variables(environ: Mapping[str, str], places: Mapping[str, str]) ->
         for name, value in sorted(environ.items())
         if name.startswith(PREFIX)
         and name not in known
-        and not name.startswith(_TEMPLATE_PREFIX)
+        and not name.startswith(_OF_WORKERS)
         and not is_service_link(name, value)
     ]
 

@@ -8,6 +8,7 @@ Must never have a default that believes anybody.
 from __future__ import annotations
 
 from launcher.errors import ConfigError, Problem
+from launcher.handoff import POLICY_VARIABLE
 from launcher.lean import NamedTuple
 from launcher.proxy import trust as trusting
 from launcher.proxy.proxy_protocol import V1, V2
@@ -23,7 +24,6 @@ _OFF = ("", "off")
 _HEADERS = f"Write {X_FORWARDED} or {FORWARDED}, the one that your proxy writes, or off"
 _PROTOCOL = f"Write {V1}, {V2} or off: it is never guessed"
 _FLAGS = ("--proxy-headers", "--proxy-protocol", "--trust")
-_VARIABLES = ("PROD_RUN_PROXY_HEADERS", "PROD_RUN_PROXY_PROTOCOL", "PROD_RUN_TRUST")
 
 
 class Policy(NamedTuple):
@@ -72,5 +72,5 @@ def from_environment(environment: Mapping[str, str]) -> Policy:
     Raises:
         ConfigError: with every problem that was found.
     """
-    headers, protocol, trust = (environment.get(name, "") for name in _VARIABLES)
-    return Policy.read(headers, protocol, trust, _VARIABLES)
+    headers, protocol, trust = (*environment.get(POLICY_VARIABLE, "").split(" ", 2), "", "", "")[:3]
+    return Policy.read(headers, protocol, trust)

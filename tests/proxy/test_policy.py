@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.errors import ConfigError
+from launcher.handoff import Ingress
 from launcher.proxy import Policy, from_environment
 
 
@@ -29,9 +30,7 @@ def test_nothing_set_believes_nobody() -> None:
 
 def test_the_environment_says_the_same() -> None:
     """What prod-run hands to its workers."""
-    policy = from_environment(
-        {"PROD_RUN_PROXY_HEADERS": "forwarded", "PROD_RUN_PROXY_PROTOCOL": "v2", "PROD_RUN_TRUST": "unix:"}
-    )
+    policy = from_environment(Ingress(proxy_headers="forwarded", proxy_protocol="v2", trust="unix: 10.0.0.1").variables)
 
     assert (policy.headers, policy.protocol, policy.trust.is_trusted("unix:")) == ("forwarded", "v2", True)
 

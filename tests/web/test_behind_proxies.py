@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes.running import PROD_RUN
 from tests.web.seeing import BALANCER, FORWARDED_FOR, SEEN, Seen, ask, connect, v1, v2
 from tests.web.serving import SERVERS
 
@@ -239,4 +240,25 @@ def test_an_app_with_raw_sockets_knows_whom_to_trust(start: Callable[..., Runnin
         assert connection.recv(100) == b"hello 198.51.100.9"
     with connect(running, first=v2()) as connection:
         assert not ask(connection)
+    assert running.stop() == 0
+
+
+NESTED = """
+import subprocess, sys
+from launcher import Worker
+def main(worker: Worker):
+    worker.ready()
+    inner = [*sys.argv[1:], "--show-config", "--introspect", "off", "app:main"]
+    print(subprocess.run(inner, capture_output=True, text=True).stdout, flush=True)
+    worker.stopping.wait()
+"""
+
+
+def test_a_prod_run_that_an_app_starts_believes_nobody(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """What a worker is told of proxies is no setting: the connections of the one inside are others."""
+    app(NESTED)
+    running = start("--proxy-headers", "x-forwarded", "--trust", "127.0.0.1", "app:main", PROD_RUN)
+
+    assert running.wait_for("proxy-headers  ")["text"].split() == ["proxy-headers", "off", "default"]
+    assert running.wait_for("trust  ")["text"].split() == ["trust", "nobody", "default"]
     assert running.stop() == 0

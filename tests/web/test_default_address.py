@@ -102,3 +102,22 @@ def test_a_server_is_always_restarted(
 
     assert "version 1" in running.ask()
     assert running.stop() == 0
+
+
+def test_check_config_tries_it(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """A port in use is a note, since the one who serves may be the one that is to be replaced; no port is a problem."""
+    app(APP)
+    with socket.create_server(("0.0.0.0", 0)) as sock:
+        port = sock.getsockname()[1]
+        taken = start("--check-config", "app:wsgi", env={"PORT": str(port)})
+        assert taken.wait() == 0
+    free = start("--check-config", "app:wsgi", env={"PORT": str(port)})
+    no_port = start("--check-config", "app:wsgi", env={"PORT": "http"})
+    callable_ = start("--check-config", "app:make", env={"PORT": "http"})
+
+    assert f"0.0.0.0:{port}  in use by" in taken.text()
+    assert free.wait() == 0
+    assert "in use" not in free.text()
+    assert no_port.wait() == 78
+    assert "PORT" in no_port.text()
+    assert callable_.wait() == 0

@@ -8,8 +8,9 @@ Must never ask anybody: what is known is an argument; only what a process uses i
 from __future__ import annotations
 
 from launcher.lean import NamedTuple
-from launcher.observer import probes
+from launcher.observer import probes, tail
 from launcher.observer.http import TEXT, Reply
+from launcher.observer.tail import Found, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.observer.probes import Probe
     from launcher.observer.state import State
 
-    Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later"]
+    Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later | Wanted"]
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -48,6 +49,7 @@ class Known(NamedTuple):
     silent_for: float  # seconds that the supervisor's loop has owed an answer
     version: bytes | None  # version.json of the generation that serves
     config: tuple[tuple[str, str, str], ...] = ()  # its variables: name, value, origin
+    log: Callable[[Wanted], Found] = lambda _: Found(b"", "", 0)
 
 
 class Later(NamedTuple):
@@ -162,6 +164,19 @@ def _stacks(known: Known, _: Request, parts: dict[str, str], __: object) -> Repl
     return Later(slot)
 
 
+def _logs(known: Known, request: Request, *_: object) -> Reply | Wanted:
+    wanted = tail.understand(request.options)
+    if isinstance(wanted, str):
+        return Reply(400, f"{wanted}\n".encode())
+    found = known.log(wanted)
+    return wanted if wanted.is_following and wanted.since and not found.text else lines(found)
+
+
+def lines(found: Found) -> Reply:
+    """Answer with what there is of the log."""
+    return Reply(200, found.text, headers=(("Log-Position", found.position), ("Log-Missed", str(found.missed))))
+
+
 def _metrics(known: Known, request: Request, *_: object) -> Reply:
     from launcher import __version__  # noqa: PLC0415
     from launcher.observer import metrics, usage  # noqa: PLC0415  only who is scraped needs them
@@ -234,6 +249,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "/config", "the app's variables with value and origin, without secrets", "200", _config, JSON, is_private=True
+    ),
+    Route(
+        "/logs",
+        "the last lines of the log, as the sink got them; `?lines=N&slot=N&level=NAME`; with `&since=POSITION` (an "
+        "earlier answer's `Log-Position`) those after it, with `&follow` waiting up to 5 s for some",
+        "200, 400",
+        _logs,
+        is_private=True,
     ),
     Route(
         "/workers/SLOT/stacks",

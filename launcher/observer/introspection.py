@@ -18,14 +18,17 @@ from launcher.observer import access, endpoints, state
 from launcher.observer.endpoints import About, Known, Later
 from launcher.observer.http import METHODS, Reply, Request
 from launcher.observer.port import Port
+from launcher.observer.tail import Tail, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from launcher.logs.batch import Batch, Form
     from launcher.logs.counters import Counters
 
 ASK_EVERY = 1.0  # seconds
+TELL_EVERY = 0.1  # seconds: to those who follow the log, what came meanwhile at once
 VERSION_FILE = "version.json"
 LARGEST_FILE = 64 * 1024  # bytes
 
@@ -41,11 +44,14 @@ class Introspection:
         "_complain",
         "_configs",
         "_counters",
+        "_is_followed",
         "_listeners",
         "_port",
         "_rows",
         "_say",
         "_state",
+        "_tail",
+        "_tell_at",
         "_versions",
     )
 
@@ -53,10 +59,16 @@ class Introspection:
         self,
         listeners: list[tuple[int, str]],
         counters: Counters,
+        form: Form,
         say: Callable[[bytes], None],
         complain: Callable[[str], None],
     ) -> None:
-        """`listeners` are descriptors and addresses; `say` tells the supervisor, `complain` whoever reads stderr."""
+        """
+        Answer nobody yet.
+
+        `listeners` are descriptors and addresses; `form` is the sink's; `say` tells the supervisor, `complain` whoever
+        reads stderr.
+        """
         self._about = About()
         self._state = state.State()
         self._rows: list[str] = []  # of a snapshot that is not complete
@@ -69,7 +81,10 @@ class Introspection:
         self._listeners = listeners
         self._say = say
         self._complain = complain
-        self._port = Port(self._answer)
+        self._tail = Tail(form, os.getpid())
+        self._is_followed = False  # somebody may wait for the next lines
+        self._tell_at: float | None = None  # there are some
+        self._port = Port(self._answer, self._overdue)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to serve."""
@@ -81,11 +96,33 @@ class Introspection:
 
     def deadline(self) -> float | None:
         """Say when `expire` is due."""
-        return self._port.deadline()
+        return min((due for due in (self._port.deadline(), self._tell_at) if due is not None), default=None)
 
     def expire(self, now: float) -> None:
         """End what took too long."""
         self._port.expire(now)
+        if self._tell_at is not None and now >= self._tell_at:
+            self._tell()
+
+    def remember(self, batch: Batch) -> None:
+        """Keep some lines that go to the sink; `taken` says how many they are."""
+        self._tail.add(batch, time.time())
+        if self._is_followed and self._tell_at is None:
+            self._tell_at = time.monotonic() + TELL_EVERY
+
+    def _tell(self) -> None:
+        """Give those who follow the log what came."""
+        self._tell_at = None
+        for wanted in {each for each in self._port.awaited() if isinstance(each, Wanted)}:
+            found = self._tail.read(wanted)
+            if found.text:
+                self._port.deliver(wanted, endpoints.lines(found))
+        self._is_followed = any(isinstance(each, Wanted) for each in self._port.awaited())
+
+    def _overdue(self, awaited: object) -> Reply:
+        if isinstance(awaited, Wanted):
+            return endpoints.lines(self._tail.read(awaited))
+        return Reply(504, b"no answer\n")
 
     # ── the supervisor ──────────────────────────────────────────────────────────────────────────
 
@@ -144,7 +181,7 @@ class Introspection:
             self._complain(f"cannot answer {request.path!r}: {type(error).__name__}: {error}")
             return Reply(500, b"this is a fault of prod-run's\n")
 
-    def _answered(self, request: Request, *, by_socket: bool) -> Reply | Later:
+    def _answered(self, request: Request, *, by_socket: bool) -> Reply | Later | Wanted:
         found = endpoints.find(request.path)
         if found is None:
             return Reply(404, b"there is nothing here: see /\n")
@@ -162,6 +199,7 @@ class Introspection:
         answer = route.answer(self._known(), request, parts, judgement.is_private)
         if isinstance(answer, Later):
             self._say(protocol.encode("stacks", slot=answer.slot))
+        self._is_followed = self._is_followed or isinstance(answer, Wanted)
         return answer
 
     def _known(self) -> Known:
@@ -183,6 +221,7 @@ class Introspection:
             self._silence(now),
             self._versions.get(self._state.current),
             self._configs.get(self._state.current, ()),
+            self._tail.read,
         )
 
     def _read_token(self) -> bytes:

@@ -108,7 +108,7 @@ class Loop:
         """Answer at these sockets how prod-run is; each is a descriptor and an address."""
         from launcher.observer.introspection import Introspection  # noqa: PLC0415  --introspect off costs nothing
 
-        self._introspection = Introspection(listeners, self._counters, self._say, self._complain)
+        self._introspection = Introspection(listeners, self._counters, self._pen.form, self._say, self._complain)
         self._poll.register(self._introspection.fileno(), select.EPOLLIN)
 
     def run(self) -> NoReturn:
@@ -201,7 +201,10 @@ class Loop:
             lines = newlines(batch.lines)
             self._counters.add(places.TAKEN, lines - batch.taken)
             if lines:
-                self._sink.write(batch._replace(taken=lines))
+                written = batch._replace(taken=lines)
+                self._sink.write(written)
+                if self._introspection:
+                    self._introspection.remember(written)
         if batches:
             self._count()
 

@@ -56,11 +56,17 @@ class Connection:
 class Port:
     """The server."""
 
-    __slots__ = ("_answer", "_connections", "_listeners", "_poll", "_retry_at")
+    __slots__ = ("_answer", "_connections", "_listeners", "_overdue", "_poll", "_retry_at")
 
-    def __init__(self, answer: Callable[[Request, bool], object]) -> None:
-        """`answer` gets a request, and whether it came by a unix socket; what is no Reply is somebody to wait for."""
+    def __init__(self, answer: Callable[[Request, bool], object], overdue: Callable[[object], Reply]) -> None:
+        """
+        Serve nobody yet.
+
+        `answer` gets a request, and whether it came by a unix socket; what is no Reply is something to wait for, and
+        after five seconds `overdue` says what is answered instead.
+        """
         self._answer = answer
+        self._overdue = overdue
         self._connections: dict[int, Connection] = {}
         self._listeners: dict[int, tuple[socket.socket, bool]] = {}
         self._poll = select.epoll()
@@ -104,12 +110,16 @@ class Port:
                 self._poll.modify(listener, _IN)
         for connection in [each for each in self._connections.values() if now >= each.deadline]:
             if connection.awaits is not None:
-                self._reply(connection, Reply(504, b"no answer\n"))
+                self._reply(connection, self._overdue(connection.awaits))
             elif connection.received and not connection.unsent and not connection.is_lingering:
                 connection.closes = True
                 self._reply(connection, Reply(408, b"the request took too long\n"))
             else:
                 self._drop(connection)
+
+    def awaited(self) -> list[object]:
+        """Return all that clients wait for."""
+        return [each.awaits for each in self._connections.values() if each.awaits is not None]
 
     def deliver(self, awaited: object, reply: Reply) -> None:
         """Give their answer to all who wait for it."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from launcher import protocol
 from launcher.logs import counters
+from launcher.logs.batch import SEVERITIES, Batch, Form, Source
 from launcher.logs.counters import Counters
 from launcher.observer import endpoints
-from launcher.observer.introspection import ASK_EVERY, Introspection
+from launcher.observer.introspection import ASK_EVERY, TELL_EVERY, Introspection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +51,7 @@ class Scene:
         self.subject = Introspection(
             [(self.listener.fileno(), "unix:s")],
             Counters(page),
+            Form("logfmt"),
             lambda data: self.said.append(protocol.decode(data).verb),
             self.complaints.append,
         )
@@ -89,6 +92,21 @@ class Scene:
             finally:
                 client.close()
                 self.subject.serve()
+
+    @contextmanager
+    def waiting(self, path: str) -> Iterator[socket.socket]:
+        """Ask, and go on listening."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.listener.getsockname())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.setblocking(False)
+            self.subject.serve()
+            yield client
+        self.subject.serve()
+
+    def print(self, slot: int, text: str) -> None:
+        """Have a worker say a line."""
+        self.subject.remember(Batch(Source("app", 1, 9, slot), SEVERITIES["info"], f"{text}\n".encode(), 1))
 
 
 @pytest.fixture
@@ -166,3 +184,61 @@ def test_a_version_file_that_is_none_makes_nobody_wait(scene: Scene, kind: str) 
     scene.learn()
 
     assert scene.ask("/__version__").startswith(b"HTTP/1.1 404 ")
+
+
+# ── the log ──
+
+
+def test_who_follows_the_log_gets_what_comes_at_once_and_nothing_twice(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A little later, with what came meanwhile; whose slot says nothing goes on waiting, and is answered in the end."""
+    now = 1000.0
+    for place in ("introspection", "port"):
+        monkeypatch.setattr(f"launcher.observer.{place}.time.monotonic", lambda: now)
+    scene.learn()
+    scene.print(0, "one")
+    first = scene.ask("/logs")
+    position = _position(first)
+    with (
+        scene.waiting(f"/logs?follow&since={position}") as all_of_it,
+        scene.waiting(f"/logs?follow&slot=7&since={position}") as of_another,
+    ):
+        assert scene.subject.deadline() == now + 5
+        scene.print(0, "two")
+        scene.print(1, "three")
+        due = scene.subject.deadline()
+        assert due == now + TELL_EVERY
+        now = due
+        scene.subject.expire(now)
+        told = all_of_it.recv(4096)
+        with pytest.raises(BlockingIOError):
+            of_another.recv(4096)
+        assert _body(first) == b"one\n"
+        assert _body(told) == b"two\nthree\n"
+        assert _body(scene.ask(f"/logs?since={_position(told)}")) == b""
+        now += 5
+        scene.subject.expire(now)
+        overdue = of_another.recv(4096)
+        assert (overdue.startswith(b"HTTP/1.1 200"), _body(overdue)) == (True, b"")
+    scene.print(0, "four")
+    now += TELL_EVERY
+    scene.subject.expire(now)
+    scene.print(0, "five")
+    assert scene.subject.deadline() is None, "nobody follows any more: a busy log costs no wake-up"
+
+
+def test_a_wrong_query_is_answered_with_what_is_wrong(scene: Scene) -> None:
+    """400."""
+    scene.learn()
+
+    assert scene.ask("/logs?slot=x").startswith(b"HTTP/1.1 400")
+    assert _body(scene.ask("/logs?slot=x")) == b"slot is a number\n"
+
+
+def _position(answer: bytes) -> str:
+    return answer.partition(b"Log-Position: ")[2].partition(b"\r")[0].decode()
+
+
+def _body(answer: bytes) -> bytes:
+    return answer.partition(b"\r\n\r\n")[2]

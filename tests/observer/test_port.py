@@ -26,7 +26,7 @@ class World:
 
     def __init__(self, path: str) -> None:
         self.asked: list[str] = []
-        self.port = Port(self.answer)
+        self.port = Port(self.answer, lambda _: Reply(504, b""))
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(2048)

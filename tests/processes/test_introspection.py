@@ -44,6 +44,8 @@ EXPECTED = {
     "/metrics": (200, 200),
     "/status": (200, 200),
     "/config": (403, 200),
+    "/logs": (403, 200),
+    "/logs?level=loud": (403, 400),
     "/workers/0/stacks": (403, 200),
     "/nothing": (404, 404),
 }
@@ -51,7 +53,7 @@ EXPECTED = {
 
 def test_every_path_has_its_code_its_type_and_its_headers(running: Running, tmp_path: Path) -> None:
     """In public and in private; HEAD says the same without a body; nothing else is allowed."""
-    assert len(EXPECTED) == len(ROUTES) + 1
+    assert len(EXPECTED) == len(ROUTES) + 2
     for path, expected in EXPECTED.items():
         for where, code in zip((running, private(tmp_path)), expected, strict=True):
             got = ask(where, path)

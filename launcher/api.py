@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any, Generic, TypeVar
 
+    from launcher.runtime.health import Checks
+
     ConfigT = TypeVar("ConfigT")
 else:
     # `typing` takes 10 ms, which an app that does without should not have to pay.
@@ -39,6 +41,10 @@ else:
 _CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
 _SENTENCE = "the app has closed descriptors that it did not open: prod-run's channel to this worker is gone"
 _HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are written at once
+_ON_DUTY = struct.Struct("=q")  # the PID at the end of that page: who runs the checks
+_CHECK_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_LONGEST_NAME = 40
+_OUR_CHECKS = ("generation", "workers", "shutdown", "reload", "respawn", "supervisor")  # of the probes
 
 
 class _Event:
@@ -134,6 +140,7 @@ class Link:
     def __init__(self, channel: socket.socket | None = None, show: Callable[[str], object] = lambda _: None) -> None:
         self._channel = channel
         self.show = show  # the state, in the process title
+        self.mask: Callable[[str], str] = str  # takes the app's secrets out of a text
         self._pid = os.getpid()
         self.stopping = Stopping(self)
         self.serving = _Event(self)
@@ -141,6 +148,11 @@ class Link:
         self.stop_until = 0.0  # for them too: the drain limit, in monotonic seconds; 0: nobody said
         if channel is None:
             self.serving.set()
+
+    @property
+    def is_supervised(self) -> bool:
+        """Say whether there is a supervisor to talk to."""
+        return self._channel is not None and self.is_ours()
 
     def is_ours(self) -> bool:
         """Say whether this is still the process that was given the channel, and not a fork of the app's."""
@@ -246,6 +258,7 @@ class Worker(Generic[ConfigT]):
         self.config = config
         self.templates = dict(templates or {})
         self._said_ready = False
+        self._checks: Checks | None = None
 
     def ready(self) -> None:
         """
@@ -295,6 +308,40 @@ class Worker(Generic[ConfigT]):
         if self._heartbeat:
             page, offset = self._heartbeat
             _HEARTBEAT.pack_into(page, offset, time.monotonic())
+
+    def check(self, name: str, function: Callable[[], object], timeout: float = 2.0, required: bool = False) -> None:  # noqa: FBT001, FBT002  public API
+        """
+        Have something that the app depends on looked at every ten seconds, in one worker of all, in a thread.
+
+        Args:
+            name: up to 40 letters, digits, - and _; operators see it.
+            function: raises, or returns False, if it is bad; may be async if this is called in an event loop.
+            timeout: seconds; a run that takes longer has failed, and is not begun again before it has ended.
+            required: prod-run is not ready while the last result is bad, or before there is one.
+
+        Raises:
+            ValueError: the name or the time limit is none, or there is a check of that name.
+        """
+        if not 0 < len(name) <= _LONGEST_NAME or not _CHECK_NAME.issuperset(name) or name in _OUR_CHECKS:
+            message = f"{name!r} is no name for a check: up to 40 letters, digits, - and _, and none of prod-run's own"
+            raise ValueError(message)
+        if not callable(function):
+            message = f"the check {name!r} cannot be called"
+            raise TypeError(message)
+        if not 0 < timeout < float("inf"):
+            message = f"the time limit of the check {name!r} is {timeout}: it is a number of seconds"
+            raise ValueError(message)
+        if self._checks is None:
+            if not self._link.is_supervised:
+                return  # nobody wants to know
+            from launcher.runtime.health import Checks  # noqa: PLC0415  only who has checks pays for threads
+
+            self._checks = Checks(self._link, self._is_on_duty)
+        self._checks.add(name, function, timeout, is_required=required)
+
+    def _is_on_duty(self) -> bool:
+        page = self._heartbeat[0] if self._heartbeat else b""
+        return bool(page) and _ON_DUTY.unpack_from(page, len(page) - 8)[0] == os.getpid()
 
     def _say_ready(self) -> None:
         if not self._said_ready:

@@ -7,7 +7,8 @@ of which is the verb.  Must never send or receive: bytes in, values out, and the
 supervisor → zygote    prepare · listeners · spawn · committed · close-listeners · end
 zygote → supervisor    prepared · refused · spawned · spawn-failed · changed
 supervisor → worker    go · serve · stop-soon · stop
-worker → supervisor    hello · armed · entered · ready · stopped-accepting · status
+worker → supervisor    hello · armed · entered · ready · stopped-accepting · status ·
+                       check · checked
 """
 
 from __future__ import annotations

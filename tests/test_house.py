@@ -51,6 +51,7 @@ PURE = {
     "launcher.observer.probes",
     "launcher.observer.sorting",
     "launcher.observer.state",
+    "launcher.observer.tail",
     "launcher.observer.tracebacks",
     "launcher.observer.valve",
     "launcher.observer.whole_lines",
@@ -64,6 +65,7 @@ PURE = {
     "launcher.proxy.walking",
     "launcher.proxy.x_forwarded",
     "launcher.supervisor.actions",
+    "launcher.supervisor.checking",
     "launcher.supervisor.events",
     "launcher.supervisor.generation",
     "launcher.supervisor.history",
@@ -79,7 +81,7 @@ PURE = {
     "launcher.supervisor.stopping",
 }
 HARMLESS_STDLIB = {"__future__", "_json", "_operator", "collections.abc", "enum", "typing"}
-HARMLESS_STDLIB |= {"base64", "itertools", "json", "posixpath", "re", "shlex", "urllib.parse"}
+HARMLESS_STDLIB |= {"base64", "collections", "itertools", "json", "posixpath", "re", "shlex", "urllib.parse"}
 FORBIDDEN_IN_SUPERVISOR = {
     "asyncio",
     "click",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from launcher.observer.http import Request
-    from launcher.observer.probes import Probe
+    from launcher.observer.probes import Check, Probe
     from launcher.observer.state import State
 
     Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later | Wanted"]
@@ -107,11 +107,11 @@ def _livez(known: Known, request: Request, parts: dict[str, str], is_private: bo
 
 
 def _healthz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
-    return _probe(probes.alive(known.silent_for)._replace(name="healthz"), request, parts, is_private)
+    return _probe(probes.healthy(known.state, known.silent_for, known.monotonic), request, parts, is_private)
 
 
 def _readyz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
-    return _probe(probes.ready(known.state), request, parts, is_private)
+    return _probe(probes.ready(known.state, known.monotonic), request, parts, is_private)
 
 
 def _startupz(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001
@@ -125,17 +125,23 @@ def _version(known: Known, *_: object) -> Reply:
 
 
 def _heartbeat(known: Known, _: Request, __: object, is_private: bool) -> Reply:  # noqa: FBT001
-    probe = probes.ready(known.state)
-    levels = {
-        check.name: "ok" if check.is_good else "warning" if check.is_warning else "error" for check in probe.checks
-    }
+    probe = probes.ready(known.state, known.monotonic)
+    levels = {check.name: _level(check) for check in probe.checks}
     details = {
-        check.name: {"status": levels[check.name], "messages": {check.name: probes.line(check, is_private=is_private)}}
+        check.name: {
+            "status": levels[check.name],
+            "messages": {} if check.is_good else {check.name: probes.line(check, is_private=is_private)},
+            **({} if check.age is None else {"age": round(check.age, 3)}),
+        }
         for check in probe.checks
-        if not check.is_good
+        if not check.is_good or check.age is not None
     }
-    status = "error" if not probe.is_good else "warning" if details else "ok"
+    status = "error" if not probe.is_good else "ok" if set(levels.values()) == {"ok"} else "warning"
     return _json(200 if probe.is_good else 503, {"status": status, "checks": levels, "details": details})
+
+
+def _level(check: Check) -> str:
+    return "ok" if check.is_good else "warning" if check.is_warning else "error"
 
 
 def _lbheartbeat(*_: object) -> Reply:
@@ -226,10 +232,25 @@ ROUTES: tuple[Route, ...] = (
     Route("/", "this table", "200", _index, HTML),
     Route("/livez", "the supervisor answers; also while draining, and while no worker is up", "200, 503", _livez),
     Route("/livez/CHECK", "one check of it", "200, 503, 404", _livez),
-    Route("/readyz", "a generation is committed, a worker is ready, and nothing is draining", "200, 503", _readyz),
-    Route("/readyz/CHECK", "one check of it: generation, workers, shutdown, reload, respawn", "200, 503, 404", _readyz),
+    Route(
+        "/readyz",
+        "a generation is committed, a worker is ready, nothing drains, and no required check of the app fails",
+        "200, 503",
+        _readyz,
+    ),
+    Route(
+        "/readyz/CHECK",
+        "one check of it: generation, workers, shutdown, reload, respawn, and the app's own",
+        "200, 503, 404",
+        _readyz,
+    ),
     Route("/startupz", "a generation was ready once; stays so", "200, 503", _startupz),
-    Route("/healthz", "the same as /livez, under its old name", "200, 503", _healthz),
+    Route(
+        "/healthz",
+        "the same as /livez, under its old name; `?verbose` shows the app's checks too, which change no code here",
+        "200, 503",
+        _healthz,
+    ),
     Route(
         "/__version__",
         "version.json of the app's directory, as the generation that serves found it",

@@ -25,6 +25,7 @@ class Check(NamedTuple):
     reason: str = ""  # what is wrong, in prod-run's own words
     is_warning: bool = False  # it may be bad without the probe being bad
     details: str = ""  # in the app's words, and so not for everybody
+    age: float | None = None  # seconds since somebody looked; None: it is so now
 
 
 class Probe(NamedTuple):
@@ -45,10 +46,16 @@ def alive(silent_for: float) -> Probe:
     return Probe("livez", (Check("supervisor", is_good, f"no answer for {silent_for:.0f}s"),))
 
 
-def ready(state: State) -> Probe:
+def healthy(state: State, silent_for: float, now: float) -> Probe:
+    """Look at the same, and show the app's own checks, whose failure is no reason to start anything anew."""
+    own = (check._replace(is_warning=True) for check in of_the_app(state, now))
+    return Probe("healthz", (*alive(silent_for).checks, *own))
+
+
+def ready(state: State, now: float) -> Probe:
     """Look at whether a request would be answered."""
     is_any_up = any(w.generation == state.current and w.state in ("ready", "serving") for w in state.workers)
-    workers = Check("workers", state.is_ready or (state.is_draining and is_any_up), "no worker is ready")
+    workers = Check("workers", state.is_ready or is_any_up, "no worker is ready")
     checks = [
         Check("generation", state.is_committed, "none is committed yet"),
         workers if state.is_committed else workers._replace(is_good=False),
@@ -62,7 +69,19 @@ def ready(state: State) -> Probe:
         )
         respawn = next((g.cannot_respawn for g in state.generations if g.number == state.current), "")
         checks.append(Check("respawn", not respawn, "reload when the code is right", is_warning=True, details=respawn))
-    return Probe("readyz", tuple(checks))
+    return Probe("readyz", (*checks, *of_the_app(state, now)))
+
+
+def of_the_app(state: State, now: float) -> list[Check]:
+    """Return the app's own checks as they ended last; one that is not required only warns."""
+    found = []
+    for each in state.checks:
+        check = Check(each.name, bool(each.is_good), "no result yet", not each.is_required, each.details)
+        if each.is_good is not None:
+            age = max(0.0, now - each.at)
+            check = check._replace(reason=f"{each.reason}, {age:.0f}s ago", age=age)
+        found.append(check)
+    return found
 
 
 def started(state: State) -> Probe:
@@ -81,6 +100,6 @@ def text(probe: Probe, *, is_verbose: bool, is_private: bool) -> str:
 def line(check: Check, *, is_private: bool) -> str:
     """Print one check."""
     if check.is_good:
-        return f"[+]{check.name} ok"
+        return f"[+]{check.name} ok{'' if check.age is None else f', {check.age:.0f}s ago'}"
     details = f": {check.details if is_private else 'reason withheld'}" if check.details else ""
     return f"[{'!' if check.is_warning else '-'}]{check.name} failed: {check.reason}{details}"

@@ -13,7 +13,7 @@ from launcher.observer import usage
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
-    from launcher.observer.state import Generation, Reload, Worker
+    from launcher.observer.state import AppCheck, Generation, Reload, Worker
 
     Members = dict[str, object]
 
@@ -46,6 +46,7 @@ def status(known: Known, *, is_private: bool) -> Members:
         "listeners": [
             {"name": each.name, "address": each.address, "backlog": _known(each.backlog)} for each in state.listeners
         ],
+        "checks": [_check(each, known.monotonic, is_private=is_private) for each in state.checks],
         "reloads": [_reload(each, is_private=is_private) for each in state.reloads],
         "reloads_by_result": dict(state.reloads_by_result),
         "deaths_by_reason": dict(state.deaths_by_reason),
@@ -85,6 +86,20 @@ def _worker(worker: Worker, now: float, *, is_private: bool) -> Members:
         "rss": used.rss if used else None,
         "cpu": used.cpu if used else None,
         **({"says": worker.says or None} if is_private else {}),
+    }
+
+
+def _check(check: AppCheck, now: float, *, is_private: bool) -> Members:
+    is_known = check.is_good is not None
+    return {
+        "name": check.name,
+        "required": check.is_required,
+        "good": check.is_good,
+        "reason": check.reason or None,
+        **({"details": check.details or None} if is_private else {}),
+        "age": round(now - check.at, 3) if is_known else None,
+        "took": check.took if is_known else None,
+        "slot": check.slot if is_known else None,
     }
 
 

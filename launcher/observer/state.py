@@ -58,6 +58,19 @@ class Reload(NamedTuple):
     took: float  # seconds; 0: not known
 
 
+class AppCheck(NamedTuple):
+    """One of the app's own health checks, and its last result."""
+
+    name: str
+    is_required: bool
+    is_good: bool | None  # None: there is no result
+    reason: str = ""  # in prod-run's words
+    details: str = ""  # in the app's
+    took: float = 0.0  # seconds
+    at: float = 0.0  # monotonic
+    slot: int = -1  # of the worker that looked
+
+
 class Listener(NamedTuple):
     """One listening socket of the app."""
 
@@ -93,6 +106,7 @@ class State(NamedTuple):
     reloads_by_result: tuple[Count, ...] = ()
     deaths_by_reason: tuple[Count, ...] = ()  # of workers that nobody had told to end
     listeners: tuple[Listener, ...] = ()
+    checks: tuple[AppCheck, ...] = ()
     lines: Lines = Lines()
 
 
@@ -114,6 +128,7 @@ def read(rows: list[str]) -> State:
         generations=tuple(map(_generation, parts.get("generation", ()))),
         workers=tuple(map(_worker, parts.get("worker", ()))),
         slots=tuple(map(_slot, parts.get("slot", ()))),
+        checks=tuple(map(_check, parts.get("check", ()))),
         reloads=tuple(map(_reload, parts.get("reload", ()))),
         listeners=tuple(Listener(m.text("name"), m.text("address")) for m in parts.get("listener", ())),
         reloads_by_result=tuple((m.text("result"), m.number("count")) for m in parts.get("results", ())),
@@ -141,6 +156,20 @@ def _worker(message: protocol.Message) -> Worker:
         message.text("state"),
         message.seconds("since"),
         message.text("says"),
+    )
+
+
+def _check(message: protocol.Message) -> AppCheck:
+    check = AppCheck(message.text("name"), message.flag("is_required"), None)
+    if not message.texts("at"):
+        return check
+    return check._replace(
+        is_good=message.flag("is_good"),
+        reason=message.text("reason"),
+        details=message.text("details"),
+        took=message.seconds("took"),
+        at=message.seconds("at"),
+        slot=message.number("slot"),
     )
 
 

@@ -103,6 +103,12 @@ def protect(prepared: Prepared) -> None:
             _mask()  # once, for all workers
 
 
+def masked(text: str) -> str:
+    """Take the app's secrets out of a text."""
+    mask = _mask()
+    return mask(text) if mask else text
+
+
 def report(error: BaseException) -> None:
     """Say an exception that ends the app's code, as the app wants it said if it set sys.excepthook."""
     try:

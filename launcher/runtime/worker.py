@@ -119,6 +119,7 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
     if order.is_worker:
         records.learn_version(order.wanted.target)
     records.protect(prepared)
+    link.mask = records.masked
     worker.config, worker.templates = prepared.config, dict(prepared.templates)
     sys.exit(_call(prepared, worker, link))
 

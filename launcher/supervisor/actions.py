@@ -141,6 +141,12 @@ class TakeStacks(NamedTuple):
     generation: int
 
 
+class Entrust(NamedTuple):
+    """Have the app's health checks run by this worker alone; 0: by nobody."""
+
+    pid: int
+
+
 class Measure(NamedTuple):
     """Measure a worker's memory; comes back as Measured."""
 
@@ -190,6 +196,7 @@ Action = (
     | AskBeat
     | AskStacks
     | TakeStacks
+    | Entrust
     | Measure
     | Notify
     | Log

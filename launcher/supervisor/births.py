@@ -57,8 +57,9 @@ class Births:
         self._journal = journal
         self._observer = journal.observer
         self._page_fd = os.memfd_create("heartbeats", os.MFD_CLOEXEC)
-        os.ftruncate(self._page_fd, PLACES * 8)
-        self._page = mmap.mmap(self._page_fd, PLACES * 8)
+        # The last 8 bytes tell all workers who of them is to run the app's checks.
+        os.ftruncate(self._page_fd, PLACES * 8 + 8)
+        self._page = mmap.mmap(self._page_fd, PLACES * 8 + 8)
         self._newborn = handoff.zygote  # started by the command line; the first one to be ordered
         self._free_places: list[int] = []
         self._last_place = -1
@@ -264,6 +265,10 @@ class Births:
             if child.place >= 0
             else 0.0
         )
+
+    def entrust(self, pid: int) -> None:
+        """Write on the page who is to run the app's health checks; no system call."""
+        memoryview(self._page)[8 * PLACES :].cast("q")[0] = pid
 
     def _next_place(self) -> int:
         self._last_place = (self._last_place + 1) % PLACES

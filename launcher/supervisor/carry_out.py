@@ -62,6 +62,7 @@ class Hands:
             do.AskBeat: self._ask_beat,
             do.AskStacks: self._ask_stacks,
             do.TakeStacks: self._take_stacks,
+            do.Entrust: self._entrust,
             do.Measure: self._measure,
             do.Notify: self._notify,
             do.Log: self._log,
@@ -147,6 +148,9 @@ class Hands:
     def _ask_beat(self, order: do.AskBeat) -> list[on.Event]:
         child = self.children.get(order.ticket)
         return [on.Beat(order.ticket, self._births.beat(child))] if child else []
+
+    def _entrust(self, order: do.Entrust) -> None:
+        self._births.entrust(order.pid)
 
     def _measure(self, order: do.Measure) -> list[on.Event]:
         return [on.Measured(order.ticket, children.resident(order.pid))]

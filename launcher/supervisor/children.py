@@ -257,4 +257,8 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
     "ready": lambda t, _: on.BecameReady(t),
     "stopped-accepting": lambda t, _: on.StoppedAccepting(t),
     "status": lambda t, m: on.StatusGiven(t, m.text("text")),
+    "check": lambda t, m: on.CheckMade(t, m.text("name"), m.flag("is_required"), m.seconds("timeout")),
+    "checked": lambda t, m: on.Checked(
+        t, m.text("name"), m.flag("is_good"), m.text("reason"), m.text("details"), m.seconds("took")
+    ),
 }

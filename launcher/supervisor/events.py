@@ -120,6 +120,26 @@ class StatusGiven(NamedTuple):
     text: str
 
 
+class CheckMade(NamedTuple):
+    """A worker has a health check, which it runs when it is entrusted with them."""
+
+    ticket: int
+    name: str
+    is_required: bool
+    timeout: float  # seconds
+
+
+class Checked(NamedTuple):
+    """A health check of the app ended."""
+
+    ticket: int
+    name: str
+    is_good: bool
+    reason: str  # in prod-run's words; empty if there are only the app's, or it is good
+    details: str  # in the app's own words
+    took: float  # seconds
+
+
 class ChannelClosed(NamedTuple):
     """The private channel of a process is closed at its other end, or speaks nonsense."""
 
@@ -171,6 +191,8 @@ Event = (
     | BecameReady
     | StoppedAccepting
     | StatusGiven
+    | CheckMade
+    | Checked
     | ChannelClosed
     | Beat
     | Measured

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from launcher.supervisor.checking import Check
+
 
 ZYGOTE = -1  # in place of a slot
 SPARE = -2
@@ -137,6 +139,7 @@ class Generation:
 
     __slots__ = (
         "backoffs",
+        "checks",
         "done",
         "failure",
         "files",
@@ -171,6 +174,7 @@ class Generation:
         self.stale_since: float | None = None  # when a reload was asked for that failed
         self.stale_because = ""  # why the last one did
         self.failure: Failure | None = None
+        self.checks: dict[str, Check] = {}  # the app's own, by name
         self.unrespawnable = ""  # why no worker can be had from it any more
         self.workers: dict[int, Process] = {}  # by ticket
         self.done: dict[int, int] = {}  # slot → exit code, of workers that are not started again

@@ -15,8 +15,8 @@ from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
+from launcher.supervisor import checking, status, upkeep
 from launcher.supervisor import events as on
-from launcher.supervisor import status, upkeep
 from launcher.supervisor.generation import Failure, Generation, Phase, State
 from launcher.supervisor.records import GRACE, Policy
 from launcher.supervisor.staffing import Staffing
@@ -70,6 +70,7 @@ class Machine(Staffing):
         upkeep.recycle(self, now)
         self._retire(now)
         self._spawn(now)
+        checking.tend(self, now)
         upkeep.take_stacks(self, now)
         self._announce(now)
         self._begin_reload(now)
@@ -90,6 +91,7 @@ class Machine(Staffing):
         times: list[float | None] = [p.deadline for p in self.processes.by_ticket.values()]
         times += self.processes.leftovers.values()
         times += [self.announce_by, self.stop.deadline if self.stop else None]
+        times.append(checking.deadline(self))
         if not (self.stop and self.stop.stage is not Stage.DELAY):
             lacking = [(g, slot) for g in self._respawning() for slot in self._lacking(g)]
             retries = [g.backoff(slot).until for g, slot in lacking if slot < 0 or self._has_room(g)]

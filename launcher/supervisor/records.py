@@ -13,8 +13,8 @@ from launcher.errors import Exit as Code
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
+from launcher.supervisor import checking, status
 from launcher.supervisor import events as on
-from launcher.supervisor import status
 from launcher.supervisor.generation import LEAVING, SPARE, UP, Failure, Generation, Phase, Process, State
 from launcher.supervisor.pacing import Bucket
 from launcher.supervisor.processes import Processes, in_words
@@ -57,6 +57,7 @@ class Records:
         "bucket",
         "candidate",
         "chance",
+        "checking",
         "current",
         "fallback",
         "orders",
@@ -71,6 +72,7 @@ class Records:
     def __init__(self, policy: Policy, now: float, chance: Callable[[], float]) -> None:
         self.policy = policy
         self.chance = chance
+        self.checking = checking.Checking()
         self.wanted = policy.workers
         self.bucket = Bucket(policy.workers, now)
         self.processes = Processes()
@@ -142,6 +144,8 @@ class Records:
                 process.stopped_accepting = True
             case on.StatusGiven(_, text):
                 process.status = text
+            case on.CheckMade() | on.Checked():
+                checking.note(self, process, event, now)
             case on.Prepared() if process.state is State.PREPARING:
                 self._on_prepared(process, event, now)
                 self.extend(self.policy.boot_timeout)

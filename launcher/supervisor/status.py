@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from launcher import protocol
 from launcher.supervisor import actions as do
+from launcher.supervisor import checking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ def sentence(records: Records) -> str:
     leaving = sum(len(generation.workers) for generation in records.others)
     if leaving:
         parts.append(f"{leaving} draining")
+    failing = checking.failing(records)
+    if failing:
+        parts.append(f"not ready: {', '.join(failing)}")
     return ", ".join(parts) or "starting"
 
 
 def is_ready(records: Records) -> bool:
-    """Say whether a request would be answered: a generation is committed, a worker is up, nothing is draining."""
+    """Say whether clients should come: a committed worker is up, nothing drains, and no required check fails."""
     current = records.current
-    return records.stop is None and current is not None and any(w.is_up for w in current.workers.values())
+    is_any_up = current is not None and any(w.is_up for w in current.workers.values())
+    return records.stop is None and is_any_up and not checking.failing(records)
 
 
 def report(records: Records, now: float) -> list[do.Log]:
@@ -60,6 +65,19 @@ def report(records: Records, now: float) -> list[do.Log]:
             )
             for worker in sorted(generation.workers.values(), key=lambda worker: worker.slot)
         ]
+    return [*lines, *_of_checks(records, now)]
+
+
+def _of_checks(records: Records, now: float) -> list[do.Log]:
+    lines = []
+    for name, check in sorted(records.current.checks.items()) if records.current else ():
+        result = records.checking.results.get(name)
+        facts: list[tuple[str, str | float]] = [("name", name), ("required", "yes" if check.is_required else "no")]
+        facts.append(("is", "unknown" if result is None else "good" if result.is_good else "failed"))
+        if result:
+            facts += [("age", f"{now - result.at:.1f}s"), ("slot", result.slot)]
+            facts += [(what, text) for what, text in (("reason", result.reason), ("details", result.details)) if text]
+        lines.append(do.Log("info", "status of check", tuple(facts)))
     return lines
 
 
@@ -113,7 +131,19 @@ def snapshot(records: Records, history: History, skew: float) -> list[bytes]:
             )
             for worker in sorted(generation.workers.values(), key=lambda worker: worker.slot)
         ]
-    return rows + _rows_of_history(history)
+    return [*rows, *_rows_of_checks(records, skew), *_rows_of_history(history)]
+
+
+def _rows_of_checks(records: Records, skew: float) -> list[bytes]:
+    rows = []
+    for name, check in sorted(records.current.checks.items()) if records.current else ():
+        facts: dict[str, protocol.Field] = {"name": name, "is_required": check.is_required}
+        result = records.checking.results.get(name)
+        if result:
+            facts |= {"is_good": result.is_good, "reason": result.reason, "details": result.details}
+            facts |= {"took": f"{result.took:.3f}", "at": f"{result.at + skew:.3f}", "slot": result.slot}
+        rows.append(protocol.encode("check", **facts))
+    return rows
 
 
 def _row_of_generation(generation: Generation, skew: float) -> bytes:

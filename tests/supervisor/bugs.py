@@ -521,6 +521,26 @@ MORE = (
         "    if watch.too_old_at is not None and watch.too_old_at <= now:\n",
         "    if watch.too_old_at is not None and watch.too_old_at <= 0:\n",
     ),
+    # ── the app's health checks ─────────────────────────────────────────────────────────────────
+    Bug(
+        "checks stay with a worker that is told to go",
+        "checking",
+        "if w.state is State.SERVING and w.pid",
+        "if w.state in (State.SERVING, State.DRAINING) and w.pid",
+    ),
+    Bug(
+        "checks stay in a higher slot",
+        "checking",
+        "    if (chosen.ticket if chosen else 0) != checking.duty:\n",
+        "    if checking.duty not in tickets and (chosen.ticket if chosen else 0) != checking.duty:\n",
+    ),
+    Bug(
+        "a silent worker is waited for without end",
+        "checking",
+        "        checking.silent.add(checking.duty)\n",
+        "",
+    ),
+    Bug("no deadline: checks", "machine", "        times.append(checking.deadline(self))\n", ""),
 )
 
 BUGS = OF_THE_DESIGN + MORE

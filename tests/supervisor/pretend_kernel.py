@@ -96,6 +96,9 @@ class PretendKernel:
         self.takes_worker = True
         self.plain: set[int] = set()  # generations whose target takes no Worker
         self.unforkable = ""
+        self.has_checks = False  # what is deployed
+        self.checking: set[int] = set()  # generations whose workers have a check
+        self.on_duty = 0  # PID of who is to run it
         self.listening = True
         self.exit_code: int | None = None
 
@@ -119,6 +122,8 @@ class PretendKernel:
                 proc.has_go |= proc.open
             case do.Serve(ticket):
                 self.procs[ticket].is_let |= self.procs[ticket].open
+            case do.Entrust(pid):
+                self.on_duty = pid
             case do.Confirm():
                 pass  # it answers nothing, and goes on as before
             case do.EndZygote(ticket) | do.Dismiss(ticket):
@@ -267,6 +272,8 @@ class PretendKernel:
     def prepare(self, zygote: Proc) -> None:
         """Have a zygote end its import."""
         zygote.step = "warm"
+        if self.has_checks:
+            self.checking.add(zygote.generation)
         if not self.takes_worker:
             self.plain.add(zygote.generation)
         self._say(zygote.ticket, on.Prepared(zygote.ticket, self.takes_worker, self.files, self.unforkable))
@@ -275,6 +282,12 @@ class PretendKernel:
         """Have a zygote say why it cannot."""
         zygote.step = "refused"
         self._say(zygote.ticket, on.Refused(zygote.ticket, code, "SHOP_PORT is missing"))
+
+    def check(self, *, is_good: bool) -> None:
+        """Have whoever is on duty look at what the app depends on, unless it is stuck."""
+        for proc in self.procs.values():
+            if proc.pid == self.on_duty and proc.alive and not (proc.stalls or proc.sleeps):
+                self._say(proc.ticket, on.Checked(proc.ticket, "database", is_good, "", "", 0.1))
 
     def bear_child(self, parent: Proc) -> Proc:
         """Let a process start one of its own, in its group."""
@@ -326,6 +339,8 @@ class PretendKernel:
             worker.step = "running"
         elif worker.step == "running":
             worker.step = "serving"
+            if worker.generation in self.checking:
+                self._say(worker.ticket, on.CheckMade(worker.ticket, "database", True, 2.0))
             say = on.Entered if worker.generation in self.plain else on.BecameReady
             self._say(worker.ticket, say(worker.ticket))
         else:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
+from launcher.supervisor import events as on
 from launcher.supervisor.pacing import FIRST_DELAY, GROWTH, JITTER, LONGEST_DELAY
+from tests.supervisor.duty import Duty
 from tests.supervisor.pretend_kernel import SPARE, ZYGOTE
 from tests.supervisor.witness import Witness
 
 if TYPE_CHECKING:
-    from tests.supervisor.pretend_kernel import Proc
+    from launcher.supervisor.records import Policy
+    from tests.supervisor.pretend_kernel import PretendKernel, Proc
 
 Birth = do.StartZygote | do.ForkWorker | do.ExecWorker | do.Park | do.Go
 GRACE = 5.0  # seconds until leftovers are killed
@@ -38,6 +41,16 @@ def promise(kept: object, text: str, *facts: object) -> None:
 
 class Promises(Witness):
     """A witness who breaks off when a promise is broken."""
+
+    def __init__(self, policy: Policy, kernel: PretendKernel) -> None:
+        """Begin before the first event."""
+        super().__init__(policy, kernel)
+        self.duty = Duty(self, promise)
+
+    def hear(self, event: on.Event, now: float) -> None:
+        """Note what the supervisor is told."""
+        super().hear(event, now)
+        self.duty.hear(event, now)
 
     # ── each order ──────────────────────────────────────────────────────────────────────────────
 
@@ -75,6 +88,8 @@ class Promises(Witness):
                 self.told[proc.ticket] = (now, "end")
             case do.Kill(pid):
                 self._look_at_kill(pid, now)
+            case do.Entrust(pid):
+                self.duty.entrust(pid, now)
             case do.Forget() if proc:
                 gone = proc.seen_exit or proc.seen_failure or (not proc.seen_pid and proc.seen_closed)
                 promise(gone, "only who is gone is forgotten", proc)
@@ -301,6 +316,7 @@ class Promises(Witness):
 
     def look_back(self, orders: list[do.Action], now: float) -> None:
         """Judge a whole decision after it is carried out."""
+        self.duty.look_back(now)
         served = {self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)}
         for generation in served - self.opened.keys():
             self.opened[generation] = now

@@ -38,10 +38,11 @@ running = precondition(lambda self: not self.world.has_exited)
 class Supervision(RuleBasedStateMachine):
     """A supervisor in a world that is as unkind as the real one."""
 
-    @initialize(policy=POLICIES, boots=st.sampled_from([True, True, True, False]))
-    def start(self, policy: Policy, *, boots: bool) -> None:
+    @initialize(policy=POLICIES, boots=st.sampled_from([True, True, True, False]), has_checks=st.booleans())
+    def start(self, policy: Policy, *, boots: bool, has_checks: bool = False) -> None:
         """Start prod-run; mostly the first generation comes up, so that runs get further."""
         self.world = World(policy)
+        self.world.kernel.has_checks = has_checks
         if boots:
             self.world.catch_up()
 
@@ -103,10 +104,12 @@ class Supervision(RuleBasedStateMachine):
         files=st.sampled_from(["v1", "v2"]),
         takes_worker=st.sampled_from([True, True, False]),
         unforkable=st.sampled_from(["", "", "thread metrics"]),
+        has_checks=st.booleans(),
     )
-    def something_is_deployed(self, *, files: str, takes_worker: bool, unforkable: str) -> None:
+    def something_is_deployed(self, *, files: str, takes_worker: bool, unforkable: str, has_checks: bool) -> None:
         """Change what the next zygote finds on disk."""
         kernel = self.world.kernel
+        kernel.has_checks = has_checks
         kernel.files, kernel.takes_worker, kernel.unforkable = files, takes_worker, unforkable
 
     # ── what processes do ───────────────────────────────────────────────────────────────────────
@@ -253,6 +256,12 @@ class Supervision(RuleBasedStateMachine):
         proc = self._one(index, workers=True)
         if proc:
             proc.rss, proc.stalls = rss, stalls
+
+    @running
+    @rule(is_good=st.booleans())
+    def a_check_ends(self, *, is_good: bool) -> None:
+        """Let whoever runs the app's check tell what came of it."""
+        self.world.kernel.check(is_good=is_good)
 
     @running
     @rule(index=ANY, gap=st.sampled_from([0.0, 0.5, 6.0]))

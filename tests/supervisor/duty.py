@@ -1,0 +1,74 @@
+"""
+What the machine owes the app's health checks.
+
+Owns the promises about who runs them, judged by what an onlooker sees: who serves, who told something, and when.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from launcher.supervisor import events as on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.supervisor.pretend_kernel import Proc
+    from tests.supervisor.witness import Witness
+
+PATIENCE = 37.0  # seconds without a word from who is on duty, with a limit of 2 s
+EARLY = 1e-6
+
+
+class Duty:
+    """Who was on duty since when, and who fell silent there."""
+
+    def __init__(self, witness: Witness, promise: Callable[..., None]) -> None:
+        """Begin with nobody."""
+        self.witness = witness
+        self.promise = promise
+        self.pid = 0
+        self.heard_at = 0.0
+        self.silent: set[int] = set()  # tickets
+        self.having: set[int] = set()  # generations that have checks
+
+    def hear(self, event: on.Event, now: float) -> None:
+        """Note what is told."""
+        kernel = self.witness.kernel
+        if isinstance(event, on.CheckMade) and self.witness.is_known(event.ticket):
+            self.having.add(kernel.procs[event.ticket].generation)
+            self.witness.looks = True  # it never rests from now on
+        elif isinstance(event, on.Checked) and self.witness.is_known(event.ticket):
+            proc = kernel.procs[event.ticket]
+            if proc.generation == self.witness.current() or self.witness.is_good(proc.generation):
+                self.silent.discard(event.ticket)
+                if proc.pid == self.pid:
+                    self.heard_at = now
+
+    def entrust(self, pid: int, now: float) -> None:
+        """Judge a change."""
+        self.promise(pid != self.pid, "who is on duty is not told so twice", pid)
+        former = self.witness.by_pid(self.pid)
+        if former and now >= self.heard_at + PATIENCE - EARLY:
+            self.silent.add(former.ticket)
+        self.pid, self.heard_at = pid, now
+        proc = self.witness.by_pid(pid)
+        lower = [p for p in self._serving() if proc and p.slot < proc.slot and p.ticket not in self.silent]
+        self.promise(not lower, "checks are run in the lowest slot that serves, if it tells anything", proc, *lower)
+
+    def look_back(self, now: float) -> None:
+        """Judge a decision."""
+        serving: list[Any] = self._serving()
+        on_duty = [p for p in serving if p.pid == self.pid]
+        self.promise(on_duty or not self.pid, "checks are run by who serves, or by nobody", self.pid, *serving)
+        self.promise(on_duty or not serving, "if anybody serves, somebody runs the checks", *serving)
+        alone = len(serving) < 2
+        waited = now - self.heard_at
+        self.promise(not on_duty or alone or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)
+
+    def _serving(self) -> list[Proc]:
+        witness = self.witness
+        alive = [p for p in witness.served.values() if witness.exists(p) and not witness.is_leaving(p)]
+        newest = max((p.generation for p in witness.served.values() if witness.is_good(p.generation)), default=0)
+        here = [p for p in alive if p.generation == newest and newest in self.having]
+        return [p for p in here if not p.seen_closed]

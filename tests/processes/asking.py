@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.processes.running import LIMIT, children_of, title, until
+from tests.processes.running import LIMIT, PROD_RUN, children_of, title, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +83,13 @@ def codes(running: Running) -> tuple[int, ...]:
 def private(tmp_path: Path, name: str = "app") -> Path:
     """Return the path of the private socket."""
     return tmp_path / "run" / "prod-run" / name / "introspect.sock"
+
+
+def ctl(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run prod-ctl."""
+    path = tmp_path / "run" / "prod-run" / "app" / "control.sock"
+    argv = [str(PROD_RUN.with_name("prod-ctl")), "--socket", str(path), *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT)
 
 
 def observer_of(running: Running) -> int:

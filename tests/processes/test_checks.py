@@ -1,0 +1,155 @@
+"""`worker.check()` under a real prod-run."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes.asking import ANYWHERE, ask, ctl, private, wait_until_served
+from tests.processes.running import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.processes.running import Running
+
+# What a test wants to happen it says by files beside the app.
+CHECKED = """
+import os, threading, time
+import environ, launcher
+from launcher import Worker
+from launcher.runtime import health
+health.PERIOD, health.SOONER, health.GLANCE = 0.1, 0.05, 0.05
+
+@environ.config(prefix="APP")
+class Config:
+    password = launcher.secret()
+
+def main(worker: Worker, config: Config):
+    def database():
+        with open("looks", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        if os.path.exists("bad"):
+            raise ConnectionError("refused for " + config.password.reveal() + " at 10.0.0.1")
+    def mail():
+        with open("runs", "a") as file:
+            file.write(f"{threading.active_count()}\\n")
+        while os.path.exists("hang"):
+            time.sleep(0.01)
+    worker.check("database", database, required=True)
+    worker.check("mail", mail, timeout=0.2)
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+@pytest.fixture
+def running(start: Callable[..., Running], app: Callable[..., Path]) -> Running:
+    """Two workers with a secret and two checks."""
+    app(CHECKED)
+    one = start("-w", 2, *ANYWHERE, "app:main", env={"APP_PASSWORD": "hunter2-hunter2"})
+    wait_until_served(one)
+    return one
+
+
+def looks(tmp_path: Path) -> list[int]:
+    """Return who looked, the last one last."""
+    return [int(line) for line in (tmp_path / "looks").read_text().split()]
+
+
+def test_a_failure_is_seen_everywhere_and_its_secret_nowhere(running: Running, tmp_path: Path) -> None:
+    """Not ready, but alive; the app's words are for the private tier."""
+    good = ask(running, "/readyz?verbose").text
+    (tmp_path / "bad").touch()
+    until(lambda: ask(running, "/readyz").code == 503, "not ready")
+    public = "".join(ask(running, path).text for path in ("/readyz", "/__heartbeat__", "/status", "/healthz?verbose"))
+    told = "".join(ask(private(tmp_path), path).text for path in ("/readyz", "/__heartbeat__", "/status"))
+    status = ctl(tmp_path, "status").stdout
+
+    assert re.search(r"\[\+\]database ok, \d+s ago\n", good)
+    alone = ask(running, "/readyz/database").text
+    assert re.fullmatch(r"\[-\]database failed: it raised, \d+s ago: reason withheld\n", alone)
+    assert (ask(running, "/livez").code, ask(running, "/healthz").code, ask(running, "/startupz").code) == (200,) * 3
+    assert "[!]database failed: it raised" in ask(running, "/healthz?verbose").text
+    assert ctl(tmp_path, "health").returncode == 1
+    assert "refused for" not in public
+    assert re.search(r"ConnectionError: refused for <secret \w+> at 10.0.0.1", told), told
+    assert "name database  required yes  is failed" in status
+    line = running.wait_for(event="check failed")
+    assert (line["level"], line["name"]) == ("error", "database")
+    (tmp_path / "bad").unlink()
+    until(lambda: ask(running, "/readyz").code == 200, "ready again")
+    running.wait_for(event="check is good again")
+    check = next(each for each in ask(running, "/status").json["checks"] if each["name"] == "database")
+    assert (check["good"], check["required"], check["slot"]) == (True, True, 0)
+    assert check["age"] >= 0
+    assert "hunter2" not in running.text() + public + told + status
+
+
+def test_a_check_that_hangs_has_failed_and_is_not_begun_again(running: Running, tmp_path: Path) -> None:
+    """Its thread is the only one, the other checks go on, and it is found good when it comes back."""
+    (tmp_path / "hang").touch()
+
+    def mail() -> str:
+        return ask(running, "/readyz/mail").text
+
+    until(lambda: "still runs" in mail(), "a check that hangs")
+    begun = (tmp_path / "runs").read_text()
+    seen = len(looks(tmp_path))
+    until(lambda: len(looks(tmp_path)) > seen + 5, "others that go on")
+    assert "[!]mail failed: timed out after 0.2s, and still runs after" in mail()
+    assert ask(running, "/readyz").code == 200
+    assert (tmp_path / "runs").read_text() == begun
+    (tmp_path / "hang").unlink()
+    until(lambda: mail() == "ok\n", "a good one")
+
+
+def test_the_lowest_slot_alone_looks_and_the_next_one_takes_over(running: Running, tmp_path: Path) -> None:
+    """A death, a reload that was rejected, one that was not."""
+    first = next(pid for pid, slot in running.workers().items() if slot == 0)
+    until(lambda: len(looks(tmp_path)) > 5, "looks")
+    assert set(looks(tmp_path)) == {first}
+    os.kill(first, signal.SIGKILL)
+    until(lambda: looks(tmp_path)[-1] != first, "another one")
+    assert running.reload()["event"] == "committed"
+    second = next(pid for pid, slot in running.workers().items() if slot == 0)
+    until(lambda: looks(tmp_path)[-1] == second, "the new generation")
+    assert ask(running, "/readyz").code == 200
+
+
+ASYNC = """
+import asyncio, os
+from launcher import Worker
+from launcher.runtime import health
+health.PERIOD, health.SOONER, health.GLANCE = 0.1, 0.05, 0.05
+
+async def main(worker: Worker):
+    loop = asyncio.get_running_loop()
+    async def database():
+        assert asyncio.get_running_loop() is loop
+        if os.path.exists("bad"):
+            await asyncio.sleep(3600)
+    worker.check("database", database, timeout=0.1, required=True)
+    await worker.ready_async()
+    await worker.stopping.wait_async()
+"""
+
+
+def test_an_async_check_is_run_by_the_event_loop_of_the_app(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """And is cancelled at its limit."""
+    app(ASYNC)
+    one = start(*ANYWHERE, "app:main")
+    wait_until_served(one)
+    (tmp_path / "bad").touch()
+    until(lambda: ask(one, "/readyz").code == 503, "not ready")
+    assert "database failed: timed out after 0.1s" in ask(one, "/readyz").text
+    (tmp_path / "bad").unlink()
+    until(lambda: ask(one, "/readyz").code == 200, "ready again")
+    assert one.stop() == 0

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-LATER = ("upgrade", "top", "logs")
-VERBS = ("status", "reload", "scale", "stop", "stacks", "events", "health")
+LATER = ("upgrade",)
+VERBS = ("status", "reload", "scale", "stop", "stacks", "events", "health", "top", "logs")
 HELP = """\
 Usage: prod-ctl [--socket PATH] [--json] VERB
 
@@ -37,7 +37,9 @@ Verbs:
   stacks [SLOT]         write the Python stacks of all workers, or of one, to prod-run's log
   events [--past]       what happened, the last 500 events and then live, as JSON lines
   health                say whether it is ready; for probes
-  upgrade, top, logs    not in this version
+  top [--once]          all workers in one table, live (q ends it); --once: one table
+  logs [-f] [SLOT]      the last lines of the log, of all or of one worker; -f: and what comes
+  upgrade               not in this version
 
 Options:
   --socket PATH         the control socket; also the variable PROD_CTL_SOCKET
@@ -46,8 +48,15 @@ Options:
 Exit codes: 0 done or committed, 1 rejected, rolled back or not ready, 2 wrong command line,
 69 nobody there, 75 timed out or pre-empted.
 """
-OPTIONS = {"reload": ("--wait", "--timeout"), "stop": ("--now",), "events": ("--past",)}
-ARGUMENTS = {"scale": (1, 1), "stacks": (0, 1)}
+OPTIONS = {
+    "reload": ("--wait", "--timeout"),
+    "stop": ("--now",),
+    "events": ("--past",),
+    "top": ("--once",),
+    "logs": ("--follow",),
+}
+ARGUMENTS = {"scale": (1, 1), "stacks": (0, 1), "logs": (0, 1)}
+THROUGH_THE_OBSERVER = ("top", "logs")
 
 
 class Request(NamedTuple):
@@ -97,6 +106,8 @@ def run(argv: list[str]) -> int:
     connection = connect(request.path or find_socket(os.environ, os.geteuid()))
     connection.settimeout(request.timeout)
     try:
+        if request.verb in THROUGH_THE_OBSERVER:
+            return _watch(private_path(connection), request)
         return talk(connection, request)
     except TimeoutError:
         print(f"prod-ctl: no result within {request.timeout:g} s; prod-run goes on", file=sys.stderr)
@@ -122,8 +133,8 @@ def understand(argv: list[str]) -> Request:
                 raise UsageError(Problem(name, "its value is missing", f"Write {name} VALUE"))
             path = value if name == "--socket" else path
             timeout = _seconds(value) if name == "--timeout" else timeout
-        elif word.startswith("--"):
-            flags.add(word)
+        elif word.startswith("-") and not word[1:].isdecimal():
+            flags.add("--follow" if word == "-f" else word)
         else:
             words.append(word)
     verb, *arguments = words or [""]
@@ -141,12 +152,15 @@ def _check(verb: str, arguments: list[str], flags: set[str]) -> None:
 
         reason = "there is no such verb" if verb else "no verb was given"
         raise UsageError(Problem(verb, reason, suggestion(verb, (*VERBS, *LATER)) or "See `prod-ctl --help`"))
-    for flag in sorted(flags - {"--json", *OPTIONS.get(verb, ())}):
+    usual = () if verb == "logs" else ("--json",)  # lines come as they are
+    for flag in sorted(flags - {*usual, *OPTIONS.get(verb, ())}):
         raise UsageError(Problem(flag, f"{verb!r} has no such option", "See `prod-ctl --help`"))
     least, most = ARGUMENTS.get(verb, (0, 0))
     if not least <= len(arguments) <= most:
         expected = "no argument" if not most else "one argument" if least else "at most one argument"
         raise UsageError(Problem(verb, f"it takes {expected}", "See `prod-ctl --help`"))
+    if verb == "logs" and not "".join(arguments or ["0"]).isdecimal():
+        raise UsageError(Problem(arguments[0], "it is no worker's slot", "Write a number, as `prod-ctl status` has it"))
 
 
 def _seconds(text: str) -> float:
@@ -205,6 +219,30 @@ def connect(path: str) -> socket.socket:
         reason = f"no running prod-run answers there: {error.strerror or error}"
         raise UnavailableError(Problem(path, reason, "Is it running, and as this user?")) from None
     return connection
+
+
+def private_path(connection: socket.socket) -> str:
+    """
+    Ask where the private introspection socket is.
+
+    Raises:
+        UnavailableError: there is none.
+    """
+    connection.send(protocol.encode("introspection"))
+    message = protocol.decode(connection.recv(protocol.LARGEST * 2))
+    if message.verb != "end" or message.number("code") != Exit.DONE:
+        raise UnavailableError(Problem("", "".join(message.texts("text")), "Start it with --introspect"))
+    return message.text("text")
+
+
+def _watch(path: str, request: Request) -> int:
+    if request.verb == "logs":
+        from launcher import private_socket  # noqa: PLC0415  `health` does without
+
+        return private_socket.show_log(path, "".join(request.words), follow="--follow" in request.flags)
+    from launcher import top  # noqa: PLC0415  the same
+
+    return top.run(path, once="--once" in request.flags, is_json="--json" in request.flags)
 
 
 def talk(connection: socket.socket, request: Request) -> int:

@@ -110,6 +110,10 @@ class Introspection:
         if self._is_followed and self._tell_at is None:
             self._tell_at = time.monotonic() + TELL_EVERY
 
+    def end(self) -> None:
+        """Give the last lines to those who wait for them."""
+        self._tell()
+
     def _tell(self) -> None:
         """Give those who follow the log what came."""
         self._tell_at = None

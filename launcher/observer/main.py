@@ -134,6 +134,8 @@ class Loop:
                 self._answer_at = last_answer + ANSWER_EVERY
         self._sink.close()
         self._count()
+        if self._introspection:
+            self._introspection.end()
         os._exit(0)
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────

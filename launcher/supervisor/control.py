@@ -59,10 +59,14 @@ class Client:
 class Control:
     """The server for `prod-ctl`; everything it learns enters the machine as an event."""
 
-    __slots__ = ("_clients", "_listener", "_machine", "_now", "_records", "_verbs", "_watcher", "path")
+    __slots__ = ("_clients", "_listener", "_machine", "_now", "_private", "_records", "_verbs", "_watcher", "path")
 
-    def __init__(self, path: str, machine: Machine, watcher: Watcher, now: Callable[[], float]) -> None:
+    def __init__(
+        self, path: str, machine: Machine, watcher: Watcher, now: Callable[[], float], *, private: str = ""
+    ) -> None:
+        """`private` is the path of the introspection port's unix socket, if there is one."""
         self.path = path
+        self._private = private
         self._machine = machine
         self._watcher = watcher
         self._now = now
@@ -77,6 +81,7 @@ class Control:
             "stop": self._on_stop,
             "stacks": self._on_stacks,
             "events": self._on_events,
+            "introspection": self._on_introspection,
         }
 
     def open(self) -> None:
@@ -254,6 +259,13 @@ class Control:
         slot = int(slots[0]) if slots else -1
         self._end(client, Exit.DONE, "the stacks are in prod-run's log")
         return [on.StacksAsked(slot)]
+
+    def _on_introspection(self, client: Client, _: protocol.Message) -> list[on.Event]:
+        if self._private:
+            self._end(client, Exit.DONE, self._private)
+        else:
+            self._end(client, Exit.UNAVAILABLE, "there is no private introspection socket")
+        return []
 
     def _on_events(self, client: Client, message: protocol.Message) -> list[on.Event]:
         self._show(client, [_row(record) for record in self._records[-REMEMBERED:]])

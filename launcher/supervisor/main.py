@@ -91,7 +91,8 @@ def _assemble(handoff: Handoff) -> Loop:
         signal.signal(number, _note)
     loop = Loop(machine, hands, watcher, clock, _title_setter())
     if handoff.control:
-        _open_control(Control(handoff.control, machine, watcher, clock.now), journal)
+        private = next((listener.path for listener in handoff.introspect if listener.path), "")
+        _open_control(Control(handoff.control, machine, watcher, clock.now, private=private), journal)
     return loop
 
 

@@ -162,7 +162,7 @@ def test_unbuilt_verbs_and_nonsense_are_refused(
     running: Running, ctl: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     """Verbs of later versions, unknown ones and garbage get a sentence, and prod-run does not mind."""
-    assert "not in this version" in ctl("top").stderr
+    assert "not in this version" in ctl("upgrade").stderr
     assert "Did you mean" in ctl("relaod").stderr
     with connect(tmp_path) as client:
         client.send(b"\xff\xfe garbage \0\n===")

@@ -391,7 +391,10 @@ def test_show_config_reports_problems_instead(program: Program) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["top"], 2, "top: not in this version"),
+        (["top", "--onc"], 2, "--onc: 'top' has no such option"),
+        (["logs", "--json"], 2, "--json: 'logs' has no such option"),
+        (["logs", "shop"], 2, "shop: it is no worker's slot"),
+        (["logs", "0", "1"], 2, "logs: it takes at most one argument"),
         (["upgrade"], 2, "upgrade: not in this version"),
         (["--socket", "/nowhere/x", "status"], 69, "/nowhere/x: no running prod-run answers there"),
         (["--socket=/nowhere/x", "health"], 69, "/nowhere/x: no running prod-run answers there"),

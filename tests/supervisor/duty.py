@@ -62,6 +62,8 @@ class Duty:
         on_duty = [p for p in serving if p.pid == self.pid]
         self.promise(on_duty or not self.pid, "checks are run by who serves, or by nobody", self.pid, *serving)
         self.promise(on_duty or not serving, "if anybody serves, somebody runs the checks", *serving)
+        lower = [p for p in serving if on_duty and p.slot < on_duty[0].slot and p.ticket not in self.silent]
+        self.promise(not lower, "checks come back to the lowest slot that serves", *on_duty, *lower)
         alone = len(serving) < 2
         waited = now - self.heard_at
         self.promise(not on_duty or alone or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)

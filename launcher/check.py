@@ -14,7 +14,7 @@ from launcher import check_log, ingress_settings, settings, whereabouts
 from launcher.addresses import UNIX, name_all, parse
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
-from launcher.supervisor import listeners, unix_sockets
+from launcher.supervisor import introspect_listeners, listeners, unix_sockets
 
 TYPE_CHECKING = False
 
@@ -111,7 +111,8 @@ def judge(asked: Asked) -> Report:
         places = places or _implicit(prepared, inherited)
     except ConfigError as error:
         problems += error.problems
-    for problem in _unusable(places, inherited):
+    problems += _without_token(chosen)
+    for problem in _unusable((*places, *_introspect(chosen)), inherited):
         is_by_another = problem.reason.startswith(_IN_USE) and f"(PID {os.getpid()})" not in problem.reason
         (notes if is_by_another else problems).append(problem)
     return _report(asked, chosen, prepared, problems, notes)
@@ -242,6 +243,19 @@ def _implicit(prepared: Prepared | None, inherited: tuple[listeners.Inherited, .
     return name_all((parse(servers.address(os.environ)),))
 
 
+def _introspect(chosen: Settings) -> tuple[Address, ...]:
+    """Return the address of --introspect; the default may be busy, which costs a start one warning."""
+    return (chosen.introspect,) if chosen.introspect and chosen.is_introspect_explicit else ()
+
+
+def _without_token(chosen: Settings) -> list[Problem]:
+    try:
+        introspect_listeners.token_file(chosen, os.getcwd())
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
 def _unusable(places: tuple[Address, ...], inherited: tuple[listeners.Inherited, ...]) -> list[Problem]:
     """Listen at every address for a moment, and say where that cannot be done."""
     problems: list[Problem] = []
@@ -298,8 +312,8 @@ def _report(
 ) -> Report:
     rows = tuple(row for loaded in prepared.loads for row in loaded.rows) if prepared else ()
     origins = {row.name: row.origin for row in rows if row.origin not in _NOWHERE}
-    bind = next(row.origin for row in chosen.rows if row.name == "bind")
-    origins |= {place.text: bind for place in chosen.bind}
+    for name, places in (("bind", chosen.bind), ("introspect", _introspect(chosen))):
+        origins |= {place.text: next(row.origin for row in chosen.rows if row.name == name) for place in places}
     has_secrets = prepared and any(loaded.secrets for loaded in prepared.loads)
     mask = prepared.redactor.mask if prepared and has_secrets else str
 

@@ -105,6 +105,37 @@ def test_probes_answer_while_every_worker_stands_still(running: Running, tmp_pat
         os.kill(pid, signal.SIGCONT)
 
 
+STUCK = """
+import ctypes, os
+from launcher import Worker
+
+def main(worker: Worker):
+    worker.check("itself", lambda: None)
+    worker.ready()
+    print("holding", flush=True)
+    ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)  # keeps the GIL, and never returns
+"""
+
+
+def test_probes_and_stacks_answer_while_every_worker_holds_the_gil(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """No thread of a worker can do anything, a signal's Python handler neither."""
+    app(STUCK)
+    one = start("-w", 2, "--drain-timeout", "0s", *ANYWHERE, "app:main")
+    wait_until_served(one)
+    for slot in (0, 1):
+        one.wait_for(message="holding", slot=slot)
+
+    assert codes(one) == (200, 200, 200)
+    for path in ("/healthz?verbose", "/__heartbeat__", "/__lbheartbeat__", "/metrics", "/status", "/"):
+        assert ask(one, path).code == 200
+    for slot in (0, 1):
+        stacks = ask(private(tmp_path), f"/workers/{slot}/stacks")
+        assert (stacks.code, "app.py" in stacks.text) == (200, True)
+    assert one.stop() == 0
+
+
 def test_livez_fails_when_the_supervisor_does_not_answer(running: Running) -> None:
     """Not at once: ten seconds after the question; and it recovers by itself."""
     assert codes(running) == (200, 200, 200)

@@ -290,6 +290,26 @@ def test_an_address_that_cannot_be_had_is_a_problem(program: Program, app: Path)
     assert "unix:b" not in found
 
 
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_the_introspection_port_is_looked_at_too(program: Program, app: Path, content: str | None) -> None:
+    """An address that cannot be had, a token that is none; a busy default only costs a start a warning."""
+    if content is not None:
+        (app / "token").write_text(content)
+    words = ("--introspect", "203.0.113.1:81", "--introspect-token-file", "token")
+    found = {problem["name"]: problem for problem in check(program, app, *words)["problems"]}
+    (app / "token").write_text("a good one")
+    good = check(program, app, "--introspect", "unix:i.sock", "--introspect-token-file", "token")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        busy = check(program, app, "--introspect", address)
+
+    assert "does not have the address" in found["203.0.113.1:81"]["reason"]
+    assert found["203.0.113.1:81"]["origin"] == "flag --introspect"
+    assert f"{app}/token" in found["--introspect-token-file"]["reason"]
+    assert (good["ok"], busy["ok"], address in names(busy["notes"])) == (True, True, True)
+    assert not (app / "i.sock").exists()
+
+
 def test_nothing_is_changed_or_left(program: Program, app: Path) -> None:
     """No socket, no rendered file, no temporary one; a dead socket and the present file stay as they are."""
     (app / "a.conf.tmpl").write_text("port ${SHOP_WEB_PORT}\n")

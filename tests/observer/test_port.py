@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from launcher.observer import port as ports
 from launcher.observer.http import Reply, Request
@@ -51,6 +55,25 @@ class World:
         for piece in pieces:
             client.sendall(piece)
         return client
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send these pieces, each in a turn of its own, and the end; return all answers."""
+        client = self.connect()
+        for piece in pieces:
+            with contextlib.suppress(ConnectionError):  # it was refused already
+                client.sendall(piece)
+            self.turn(2)
+        with contextlib.suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+        self.turn(3)
+        answers = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := client.recv(65536):
+                answers += piece
+                self.turn()
+        client.close()
+        self.clients.remove(client)
+        return answers
 
     def turn(self, times: int = 1) -> None:
         """Let the port do what there is to do."""
@@ -284,3 +307,25 @@ def test_who_goes_away_leaves_nothing_behind(world: World, name: str) -> None:
 
     assert world.port.deadline() is None
     assert world.port._connections == {}
+
+
+# ── whatever comes, and however ──
+
+WORDS = [GET % 1, GET % 2, b"HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n", b"\r\n", b"\0", b"GET "]
+WORDS += [b"POST /4 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /", b"x" * 5000, b"Host: y\r\n"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.lists(st.sampled_from(WORDS) | st.binary(max_size=9), min_size=1, max_size=8),
+    cuts=st.sets(st.integers(1, 200), max_size=6),
+)
+def test_how_a_stream_is_cut_changes_no_answer(world: World, words: list[bytes], cuts: set[int]) -> None:
+    """Requests and garbage in one piece or in many: the same answers, and the next client is answered too."""
+    data = b"".join(words)
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    pieces = [data[begin:end] for begin, end in itertools.pairwise(places)]
+
+    assert world.exchange(*pieces) == world.exchange(data)
+    assert world.exchange(b"GET /alive HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\n/alive")
+    assert not world.port._connections

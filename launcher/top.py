@@ -185,8 +185,7 @@ class Screen:
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGWINCH, lambda *_: None)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _leave)
+        signal.signal(signal.SIGTERM, _leave)
         tty.setcbreak(0)
         sys.stdout.write(_ENTER)
         return self

@@ -115,6 +115,14 @@ class Check:
         self.due = now + (PERIOD if more else SOONER)
         return Outcome(_timed_out(self.timeout) + more, "", took)
 
+    def rest(self, now: float) -> None:
+        """Be ready to begin at once when it is our turn again; what is under way now is of no interest then."""
+        self.due = now
+        if self.present:
+            self.present.is_given_up = True
+            if self.present.outcome:
+                self.present = None
+
     def wake_at(self) -> float:
         """Say when to look again, if nothing happens before."""
         run = self.present
@@ -168,7 +176,7 @@ class Checks:
         checks = self._checks.values()
         if not self._is_on_duty():
             for check in checks:
-                check.due = now  # when it is, at once
+                check.rest(now)
             return GLANCE
         for check in checks:
             outcome = check.advance(now, self._news.set)

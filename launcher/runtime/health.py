@@ -107,7 +107,7 @@ class Check:
             if run.outcome.reason:
                 self.due = now + SOONER
             return run.outcome
-        if now < (self.due if run.is_given_up else run.began + self.timeout):
+        if now < run.began + self.timeout or (run.is_given_up and now < self.due):
             return None
         took = now - run.began
         more = f", and still runs after {took:.0f}s" if run.is_given_up else ""
@@ -126,7 +126,10 @@ class Check:
     def wake_at(self) -> float:
         """Say when to look again, if nothing happens before."""
         run = self.present
-        return self.due if run is None or run.is_given_up else run.began + self.timeout
+        if run is None:
+            return self.due
+        limit = run.began + self.timeout
+        return max(limit, self.due) if run.is_given_up else limit
 
     def _begin(self, done: Callable[[], None]) -> Outcome | None:
         self.present = run = Run(self, done)

@@ -163,6 +163,18 @@ def test_who_is_not_on_duty_does_nothing_and_begins_at_once_when_it_is(scene: Sc
     assert scene.run() not in {None, run}
 
 
+def test_a_run_that_a_former_turn_began_is_no_news(scene: Scene, gate: threading.Lock) -> None:
+    """Nobody knows how long ago it looked at what it tells now."""
+    scene.subject.add("database", lambda: gate.acquire(timeout=HOLD), LIMIT, is_required=True)
+    scene.turn()
+    for scene.is_on_duty in (False, True):
+        scene.turn(0.1)
+    gate.release()
+    scene.end()
+
+    assert scene.told == []
+
+
 def test_an_async_one_outside_of_an_event_loop_says_how_it_is_to_be(scene: Scene) -> None:
     """And leaves no coroutine that was never awaited."""
 

@@ -40,10 +40,21 @@ class Contender(NamedTuple):
     files: tuple[str, ...] = ()  # that say as much as its command line
 
 
-def prod_run(place: Place) -> list[str]:
-    """Serve through `serving.py` on worker.sockets."""
+def prod_run(place: Place, *words: str) -> list[str]:
+    """Serve through `serving.py` on worker.sockets, unless another target is named."""
     bind = f"127.0.0.1:{place.port}"
-    return [str(place.bin / "prod-run"), "--workers", str(place.workers), "--bind", bind, "target:main"]
+    own = words or ("target:main",)
+    return [str(place.bin / "prod-run"), "--workers", str(place.workers), "--bind", bind, *own]
+
+
+def prod_run_asgi(place: Place) -> list[str]:
+    """Have uvicorn serve what uvicorn serves by itself."""
+    return prod_run(place, "asgi:app")
+
+
+def prod_run_wsgi(place: Place) -> list[str]:
+    """Have gunicorn's threads serve what gunicorn serves by itself, with as many of them."""
+    return prod_run(place, "--server-option", "threads=4", "wsgi_on_prod_run:app")
 
 
 def gunicorn(place: Place, *more: str) -> list[str]:
@@ -156,6 +167,8 @@ LOGGING = (*(name for name in NAMES if name != "reload"), "logs")
 
 ALL = (
     Contender("prod-run", "prod-run", prod_run, reload=HUP, measures=(*NAMES, "check", "logs")),  # nobody has check
+    Contender("prod-run-wsgi", "prod-run", prod_run_wsgi, ("gunicorn",), reload=HUP, measures=NAMES),
+    Contender("prod-run-asgi", "prod-run", prod_run_asgi, ("uvicorn[standard]",), reload=HUP, measures=NAMES),
     Contender("gunicorn", "gunicorn", gunicorn, ("gunicorn",), reload=HUP, measures=NAMES, files=("gunicorn_conf.py",)),
     Contender("gunicorn-preload", "gunicorn", gunicorn_preload, ("gunicorn",), files=("gunicorn_conf.py",)),
     Contender("uwsgi", "uwsgi", uwsgi, ("pyuwsgi",)),

@@ -208,7 +208,7 @@ MEASURES: dict[str, Callable[[Contender, Lengths], Figures]] = {
 SEEN = f"""\
 prod-run serves through one small standard-library server (tests/bench/apps/serving.py) on worker.sockets, and so do
 the copies that supervisord, circus and s6 start; gunicorn and uWSGI serve the same app as WSGI, granian and uvicorn
-as ASGI.  All run from one virtual environment, from compiled files, with the same small environment.
+as ASGI, and so does prod-run through the same libraries as prod-run-wsgi and prod-run-asgi.  All run from one virtual environment, from compiled files, with the same small environment.
 up          a worker writes its PID and the monotonic time into a pipe: prod-run's after worker.ready(), gunicorn's in
             post_worker_init, uWSGI's in post_fork_hook, granian's and uvicorn's at lifespan.startup, a plain
             program's when it listens

@@ -109,7 +109,7 @@ def _summary(rows: list[Row], results: Results) -> Iterable[list[str]]:
     for row in rows:
         medians = {name: statistics.median(samples) for name, samples in results[row.name].items() if samples}
         samples = results[row.name].get(OWN, [])
-        peers = {median: name for name, median in reversed(medians.items()) if name != OWN}
+        peers = {median: name for name, median in reversed(medians.items()) if not name.startswith(OWN)}
         best = row.best(peers, default=None)
         reached = ""
         if samples and row.is_reached:

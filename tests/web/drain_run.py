@@ -22,7 +22,11 @@ from tests.web.load import Load
 from tests.web.peers import BIN
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "web"
-APPLICATIONS = {"flask": "flask_app:app", "fastapi": "fastapi_app:app"}
+# A kept connection must live longer than the balancer keeps it, or it is lost without any drain.
+APPLICATIONS = {
+    "flask": ("--server-option", "keepalive=75", "flask_app:app"),
+    "fastapi": ("--server-option", "timeout_keep_alive=75", "fastapi_app:app"),
+}
 KINDS = {"fast": 6, "fast-close": 6, "slow": 3, "slow-close": 3}
 POSTS = {"post": 3, "post-close": 3}  # which nginx asks nobody else for
 
@@ -57,7 +61,7 @@ VARIANTS = (
 )
 
 
-def drained(variant: Variant, target: str, folder: Path) -> collections.Counter[str]:
+def drained(variant: Variant, target: tuple[str, ...], folder: Path) -> collections.Counter[str]:
     """Stop one of two backends; return how often what went wrong."""
     proxy = ("--proxy-protocol", variant.proxy, "--trust", "127.0.0.1") if variant.proxy != "off" else ()
     words = ("--chdir", EXAMPLES, "--bind", "127.0.0.1:0", "--introspect", "127.0.0.1:0", "--workers", "2")
@@ -66,7 +70,7 @@ def drained(variant: Variant, target: str, folder: Path) -> collections.Counter[
     try:
         for i in range(2):
             own = ("--name", f"shop-{i}", "--control", folder / f"{i}.sock", "--drain-delay", variant.delay)
-            both.append(Running([BIN / "prod-run", *words, *own, *proxy, target], cwd=folder, env=env))
+            both.append(Running([BIN / "prod-run", *words, *own, *proxy, *target], cwd=folder, env=env))
         for running in both:
             running.wait_for(event="committed")
         backends = [running.address() for running in both]

@@ -156,8 +156,8 @@ class Connection:
         first, *lines = text.strip().split("\r\n")
         return first.split()[1], dict(line.split(": ", 1) for line in lines if ": " in line)
 
-    async def echo(self) -> None:
-        """Send something over a websocket (RFC 6455) and have it sent back, until the server closes it."""
+    async def echo(self, limit: asyncio.Timeout) -> None:
+        """Send something over a websocket (RFC 6455) and have it sent back, until the server closes it; `limit` is for each."""
         key = base64.b64encode(os.urandom(16)).decode()
         upgrade = f"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13"
         self.writer.write(f"GET /echo HTTP/1.1\r\nHost: x\r\n{upgrade}\r\n\r\n".encode())
@@ -167,6 +167,7 @@ class Connection:
             raise FailedError(message)
         while not ENDING.is_set():
             began = time.monotonic()
+            limit.reschedule(asyncio.get_running_loop().time() + GIVES_UP)
             self.writer.write(b"\x81\x84\0\0\0\0ping")  # masked with zeros
             opcode, length = await self.reader.readexactly(2)
             payload = await self.reader.readexactly(length)
@@ -204,14 +205,14 @@ async def client(address: tuple[str, int], tls: ssl.SSLContext | None, kind: str
     while not ENDING.is_set():
         began = time.monotonic()
         try:
-            async with asyncio.timeout(GIVES_UP):
+            async with asyncio.timeout(GIVES_UP) as limit:
                 if connection and connection.reader.at_eof():
                     connection.writer.close()  # closed while nothing was asked: nobody lost anything
                     connection = None
                 if not connection:
                     connection = Connection(*await asyncio.open_connection(*address, limit=1 << 20, ssl=tls))
                 if kind == "websocket":
-                    await connection.echo()
+                    await connection.echo(limit)
                     connection.is_kept = False
                 else:
                     await connection.ask(kind)

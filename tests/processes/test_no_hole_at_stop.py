@@ -51,6 +51,7 @@ def is_connected(client: socket.socket, seconds: float = 0.0) -> bool:
     return bool(select.select((), (client,), (), seconds)[1])
 
 
+@pytest.mark.slow
 def test_whoever_connects_while_the_queue_is_emptied_is_refused_and_not_reset(
     start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
 ) -> None:

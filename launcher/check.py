@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-from launcher import check_log, ingress_settings, settings, whereabouts
+from launcher import check_log, ingress_settings, privileges, settings, whereabouts
 from launcher.addresses import UNIX, name_all, parse
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
-from launcher.supervisor import introspect_listeners, listeners, unix_sockets
+from launcher.supervisor import introspect_listeners, listeners, pidfile, unix_sockets
 
 TYPE_CHECKING = False
 
@@ -104,15 +104,17 @@ def judge(asked: Asked) -> Report:
     except UnavailableError as error:  # nothing can be found from there
         return _report(asked, chosen, None, (*problems, *error.problems), ())
     notes = _beyond_budget(chosen, os.environ) + check_log.doubts(chosen.log)
+    # What root opens before it becomes somebody else; all that follows is that user's.
+    unusable = [*_unusable((*chosen.bind, *_introspect(chosen)), inherited), *_unusable_pidfile(chosen)]
+    is_nobody = _become(chosen, problems)
     wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
-    prepared = _prepare(wanted) if chosen.target else None
-    places = chosen.bind
+    prepared = _prepare(wanted) if chosen.target and not is_nobody else None
     try:
-        places = places or _implicit(prepared, inherited)
+        unusable += _unusable(() if chosen.bind else _implicit(prepared, inherited), ())
     except ConfigError as error:
         problems += error.problems
     problems += _without_token(chosen)
-    for problem in _unusable((*places, *_introspect(chosen)), inherited):
+    for problem in unusable:
         is_by_another = problem.reason.startswith(_IN_USE) and f"(PID {os.getpid()})" not in problem.reason
         (notes if is_by_another else problems).append(problem)
     return _report(asked, chosen, prepared, problems, notes)
@@ -130,6 +132,7 @@ def show(asked: Asked) -> Report:
     if not chosen.target:
         return _report(asked, chosen, None, (), ())
     _enter(chosen)
+    privileges.drop(privileges.account(chosen), os.environ)
     prepared = _prepare(_wanted(chosen)._replace(templates=(), template_check=""))
     return _report(asked, chosen, prepared, (), ())
 
@@ -145,6 +148,7 @@ def describe(asked: Asked, form: str) -> str:
     if not (chosen.target or chosen.config):
         raise UsageError(Problem(_TARGET, "missing", "For example: prod-run --help-config shop.web:main"))
     _enter(chosen)
+    privileges.drop(privileges.account(chosen), os.environ)
     cls = _declared(chosen)
     from launcher.appconfig.describe import FORMS  # noqa: PLC0415  attrs and environ, which the target has loaded
 
@@ -176,6 +180,16 @@ def _enter(chosen: Settings) -> None:
     # The script's own directory stands there now, unless Python was told to be safe (-P).
     sys.path[: 0 if sys.flags.safe_path else 1] = [os.getcwd()]
     sys.argv[:] = [chosen.target, *chosen.arguments]
+
+
+def _become(chosen: Settings, problems: list[Problem]) -> bool:
+    """Be who the service would be; say whether that is impossible and the target must not be imported as root."""
+    try:
+        privileges.drop(privileges.account(chosen), os.environ)
+    except LauncherError as error:
+        problems += error.problems
+        return os.geteuid() == 0
+    return False
 
 
 def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
@@ -272,6 +286,22 @@ def _unusable(places: tuple[Address, ...], inherited: tuple[listeners.Inherited,
     except UnavailableError as error:
         problems += error.problems
     return problems
+
+
+def _unusable_pidfile(chosen: Settings) -> list[Problem]:
+    if not chosen.service.pidfile:
+        return []
+    path = os.path.join(os.getcwd(), chosen.service.pidfile)
+    try:
+        found = privileges.account(chosen)
+    except LauncherError:
+        found = None  # is reported by itself
+    try:
+        with privileges.acting_in(found, path):
+            pidfile.examine(path, privileges.where(chosen, "pidfile"), privileges.trusted(found))
+    except UnavailableError as error:
+        return list(error.problems)
+    return []
 
 
 def _beside(place: Address, number: int) -> tuple[Address, ...]:

@@ -180,7 +180,7 @@ def find_socket(environ: os._Environ[str] | dict[str, str], uid: int) -> str:
         UnavailableError: there is none, or several.
     """
     bases = [f"{environ['XDG_RUNTIME_DIR']}/prod-run"] if environ.get("XDG_RUNTIME_DIR") else []
-    bases += ["/run/prod-run"] if uid == 0 else []
+    bases.append("/run/prod-run")  # root's, and of those whom root made another user by --user
     bases.append(f"/tmp/prod-run-{uid}")  # noqa: S108  made 0700 by prod-run, which checks its owner
     places = [environ["RUNTIME_DIRECTORY"].partition(":")[0]] if environ.get("RUNTIME_DIRECTORY") else []
     for base in bases:

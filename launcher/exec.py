@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 
-from launcher import kernel, runtime_directory, whereabouts
+from launcher import kernel, privileges, runtime_directory, whereabouts
 from launcher.handoff import Handoff, is_kept
+from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
-from launcher.supervisor import interpreter, introspect_listeners, listeners
+from launcher.supervisor import interpreter, introspect_listeners, listeners, pidfile
 
 TYPE_CHECKING = False
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from launcher.addresses import Address
     from launcher.handoff import Listener
+    from launcher.privileges import Account
     from launcher.settings import Settings
 
 # `-I -S` knows no site-packages.  Appended, not inserted: nothing there may stand for a standard module.
@@ -44,21 +47,36 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
         SystemRefusedError: the kernel is too old, or refuses what prod-run cannot do without.
     """
     kernel.require()
+    account = privileges.account(settings)
+    service = settings.service
+    if service.umask >= 0:
+        os.umask(service.umask)
     places = whereabouts.enter(settings, environ, sys.argv[0])
     inherited = listeners.activated(environ, os.getpid())
-    token_file = introspect_listeners.token_file(settings, places.directory)
     addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
+    addresses = privileges.owned(addresses, account)
     introspect: tuple[Listener, ...] = ()
-    opened = listeners.open_all(addresses[: len(settings.bind)], inherited)
+    held = Held("", -1)
+    acting_in = partial(privileges.acting_in, account)
+    opened = listeners.open_all(addresses[: len(settings.bind)], inherited, acting_in)
     try:
+        held = hold(settings, account, places.directory)
         uid = os.geteuid()
-        candidates = runtime_directory.candidates(settings.name, environ, uid)
-        claim = runtime_directory.claim(settings.name, candidates, uid, is_explicit=settings.is_name_explicit)
+        candidates = runtime_directory.candidates(settings.name, environ, uid, account)
+        claim = runtime_directory.claim(
+            settings.name, candidates, uid, is_explicit=settings.is_name_explicit, account=account
+        )
         if claim.note:
             tell(claim.note)
         introspect = introspect_listeners.open_all(
-            addresses[len(settings.bind) :], claim.directory, tell, is_explicit=settings.is_introspect_explicit
+            addresses[len(settings.bind) :],
+            claim.directory,
+            tell,
+            is_explicit=settings.is_introspect_explicit,
+            acting_in=acting_in,
         )
+        privileges.drop(account, os.environ)  # nothing after this line is root's
+        token_file = introspect_listeners.token_file(settings, places.directory)
         open_files = kernel.raise_open_files()
         kernel.become_subreaper()
         form = log_form(settings.log, settings.log_format, environ)
@@ -93,7 +111,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             lock_fd=claim.lock_fd,
             environ_fd=environ_fd,
             open_files=open_files,
-            umask=-1,
+            umask=service.umask,
             listeners=opened,
             config=settings.config,
             env_files=settings.env_files,
@@ -109,18 +127,45 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             introspect=introspect,
             introspect_token_file=token_file,
             settings=tuple(settings.rows) if introspect else (),
+            pidfile=held.path,
+            pidfile_fd=held.fd,
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
         handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
         let_through(
-            tuple(fd for fd in (claim.lock_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0), (*opened, *introspect)
+            tuple(fd for fd in (claim.lock_fd, held.fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0),
+            (*opened, *introspect),
         )
         replace_program(handoff_fd, environ)
     except BaseException:
         for listener in (*opened, *introspect):
             listeners.close(listener)
+        if held.fd >= 0:
+            pidfile.let_go(*held)
         raise
+
+
+class Held(NamedTuple):
+    """The pidfile and the descriptor that keeps it locked; -1: there is none."""
+
+    path: str
+    fd: int
+
+
+def hold(settings: Settings, account: Account | None, directory: str) -> Held:
+    """
+    Take the pidfile, if there is to be one; where only root can write, it stays root's.
+
+    Raises:
+        UnavailableError: it is held, or not safe.
+    """
+    if not settings.service.pidfile:
+        return Held("", -1)
+    path = os.path.join(directory, settings.service.pidfile)
+    called = privileges.where(settings, "pidfile")
+    with privileges.acting_in(account, path):
+        return Held(path, pidfile.take(path, called, privileges.trusted(account)))
 
 
 def control_path(written: str, runtime_directory: str, directory: str) -> str:

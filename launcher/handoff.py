@@ -120,6 +120,8 @@ class Handoff(NamedTuple):
     introspect: tuple[Listener, ...] = ()  # where the observer answers; a unix socket is private
     introspect_token_file: str = ""  # absolute; empty: none
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
+    pidfile: str = ""  # absolute; empty: none
+    pidfile_fd: int = -1  # keeps it locked
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
@@ -191,6 +193,8 @@ def decode(data: bytes) -> Handoff:
         introspect=tuple(_listener(text) for text in message.texts("introspect")),
         introspect_token_file=message.text("introspect_token_file"),
         settings=tuple(_setting(text) for text in message.texts("settings")),
+        pidfile=message.text("pidfile"),
+        pidfile_fd=message.number("pidfile_fd"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 

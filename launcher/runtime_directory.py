@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 
+from launcher import privileges
 from launcher.errors import Problem, UnavailableError
 from launcher.lean import NamedTuple
 from launcher.quantities import LONGEST_NAME
@@ -20,7 +21,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from launcher.privileges import Account
+
 LOCK = "lock"
+SHARED = "/run/prod-run"  # root's; what is in it belongs to each instance's user
 
 
 class Claim(NamedTuple):
@@ -43,26 +47,32 @@ class _HeldError(Exception):
     """A live instance has the lock; its PID as text, empty if it did not say."""
 
 
-def candidates(name: str, environ: Mapping[str, str], uid: int) -> tuple[Candidate, ...]:
-    """List the places for an instance's runtime directory, the best one first."""
+def candidates(
+    name: str, environ: Mapping[str, str], uid: int, account: Account | None = None
+) -> tuple[Candidate, ...]:
+    """List the places for an instance's runtime directory, the best one first; `account` is who it will be."""
     found = []
     # systemd.exec(5): several RuntimeDirectory= are joined by colons.
     given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if given:
         found.append(Candidate(given, ()))
-    if environ.get("XDG_RUNTIME_DIR"):
+    if environ.get("XDG_RUNTIME_DIR") and (account is None or account.uid == uid):
         found.append(Candidate(environ["XDG_RUNTIME_DIR"], ("prod-run", name)))
     if uid == 0:
         found.append(Candidate("/run", ("prod-run", name)))
-    found.append(Candidate("/tmp", (f"prod-run-{uid}", name)))  # noqa: S108 - made 0700, and its owner is checked
+    whose = account.uid if account else uid
+    found.append(Candidate("/tmp", (f"prod-run-{whose}", name)))  # noqa: S108 - made 0700, and its owner is checked
     return tuple(found)
 
 
-def claim(name: str, places: tuple[Candidate, ...], uid: int, *, is_explicit: bool) -> Claim:
+def claim(
+    name: str, places: tuple[Candidate, ...], uid: int, *, is_explicit: bool, account: Account | None = None
+) -> Claim:
     """
     Take the first place that can be had, and lock it for as long as the descriptor lives.
 
     A default name that is held becomes NAME-PID; without any place there is no lock and no directory.
+    What is made belongs to `uid`, or to the account that root will become.
 
     Raises:
         UnavailableError: an explicit name is held by a live instance.
@@ -70,11 +80,10 @@ def claim(name: str, places: tuple[Candidate, ...], uid: int, *, is_explicit: bo
     reasons = []
     for place in places:
         try:
-            directory = _made(place, uid)
             try:
-                return Claim(name, directory, _locked(directory))
+                return Claim(name, *_taken(place, uid, account))
             except _HeldError as held:
-                return _claim_beside(name, place, uid, str(held), is_explicit=is_explicit)
+                return _claim_beside(name, place, uid, str(held), is_explicit=is_explicit, account=account)
         except OSError as error:
             path = os.path.join(place.base, *place.made)
             reasons.append(f"{error.filename or path}: {error.strerror}")
@@ -87,19 +96,54 @@ def release(taken: Claim) -> None:
         os.close(taken.lock_fd)
 
 
-def _claim_beside(name: str, place: Candidate, uid: int, pid: str, *, is_explicit: bool) -> Claim:
+def _claim_beside(
+    name: str, place: Candidate, uid: int, pid: str, *, is_explicit: bool, account: Account | None
+) -> Claim:
     holder = f"PID {pid}" if pid else "another process"
     if is_explicit:
         reason = f"a running prod-run already has this name: {holder}"
         raise UnavailableError(Problem(name, reason, "Stop it, or choose another --name"))
     suffix = f"-{os.getpid()}"
     other = name[: LONGEST_NAME - len(suffix)] + suffix
-    directory = _made(Candidate(place.base, (*place.made[:-1], other)), uid)
     try:
-        lock_fd = _locked(directory)
+        directory, lock_fd = _taken(Candidate(place.base, (*place.made[:-1], other)), uid, account)
     except _HeldError:
-        raise OSError(0, "locked by another process", directory) from None
+        raise OSError(0, "locked by another process", os.path.join(place.base, other)) from None
     return Claim(other, directory, lock_fd, f"the name {name} is taken by {holder}: this instance is called {other}")
+
+
+def _taken(place: Candidate, uid: int, account: Account | None) -> tuple[str, int]:
+    """Make the directory and lock it; for another account this is done as that user wherever links could lie."""
+    if account is None or account.uid == uid:
+        directory = _made(place, uid)
+        return directory, _locked(directory)
+    is_roots_place = place.base == "/run" or not place.made
+    directory = _handed_over(place, uid, account) if is_roots_place else ""
+    with privileges.acting_as(account):
+        directory = directory or _made(place, account.uid)
+        return directory, _locked(directory)
+
+
+def _handed_over(place: Candidate, uid: int, account: Account) -> str:
+    """Make the directory as root, in a place where only root can make one, and give it to the account."""
+    *outer, last = (place.base, *place.made)
+    path = _made(Candidate(outer[0], tuple(outer[1:])), uid) if outer else ""
+    path = os.path.join(path, last)
+    if outer:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+    found = os.lstat(path)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
+        # Just made, or root's own until today, whose instance may still run.  Nobody else could enter.
+        _check(found, path, uid, 0o022)
+        os.close(_locked(path))
+        os.chown(f"{path}/{LOCK}", account.uid, account.gid, follow_symlinks=False)
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    else:
+        _check(found, path, account.uid, 0o022)
+    return path
 
 
 def _made(place: Candidate, uid: int) -> str:
@@ -118,7 +162,9 @@ def _made(place: Candidate, uid: int) -> str:
         else:
             os.chmod(path, 0o700)  # whatever the umask took away
         # lstat: a link that somebody else put into /tmp is not a directory of ours.
-        _check(os.lstat(path), path, uid, 0o077)
+        _check(os.lstat(path), path, uid, 0o022 if path == SHARED else 0o077)
+        if path == SHARED:
+            os.chmod(path, 0o755)  # each instance's user must get to its own
     return path
 
 

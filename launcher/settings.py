@@ -7,7 +7,7 @@ Must never read the environment or the machine itself: everything it needs is an
 
 from __future__ import annotations
 
-from launcher import addresses, ingress_settings, quantities
+from launcher import addresses, ingress_settings, quantities, service_settings
 from launcher.errors import ConfigError, Problem, UsageError
 from launcher.handoff import AS_MANY_AS_WORKERS, POLICY_VARIABLE
 from launcher.lean import NamedTuple
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from launcher.addresses import Address
     from launcher.handoff import Ingress
+    from launcher.service_settings import Service
     from launcher.setting import Parsed
 
 NOT_IN_THIS_VERSION = "not in this version"
@@ -77,6 +78,7 @@ class Settings(NamedTuple):
     is_workers_given: bool  # else such a target may say how many
     server_options: tuple[str, ...]  # as written
     ingress: Ingress
+    service: Service
     introspect: Address | None
     is_introspect_explicit: bool
     introspect_token_file: str  # as written; empty: none
@@ -308,6 +310,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         is_factory=_value("factory", given) == "on",
         server_options=_texts("server-option", given),
         ingress=_ingress(given),
+        service=service_settings.service({name: row.values[-1] for name, row in given.items() if row.values}),
         introspect=introspect if isinstance(introspect, addresses.Address) else None,
         is_introspect_explicit="introspect" in given,
         introspect_token_file=str(_value("introspect-token-file", given)),

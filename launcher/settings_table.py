@@ -7,7 +7,7 @@ Must never decide anything: `settings` does, `help_text` prints.
 
 from __future__ import annotations
 
-from launcher import addresses, ingress_settings, quantities
+from launcher import addresses, ingress_settings, quantities, service_settings
 from launcher.logs import syslog_address
 from launcher.quantities import one_of
 from launcher.setting import Setting
@@ -297,6 +297,7 @@ BUILT: tuple[Setting, ...] = (
         read=quantities.switch,
     ),
     *ingress_settings.SETTINGS,
+    *service_settings.SETTINGS,
 )
 
 MODES: tuple[Setting, ...] = (
@@ -312,10 +313,6 @@ MODES: tuple[Setting, ...] = (
 )
 
 LATER: tuple[Setting, ...] = (
-    _later("user", "NAME", "drop privileges to this user", "as started"),
-    _later("group", "NAME", "drop privileges to this group", "as started"),
-    _later("umask", "MODE", "the mask for files that are made", "as started"),
-    _later("pidfile", "PATH", "write the supervisor's PID there", "none"),
     _later("daemon", "", "go to the background once ready", "off"),
     _later("before", "COMMAND", "run once before the first worker starts", "none"),
     _later("rewrite", "SIGNAL:SIGNAL", "send another signal to a command than the one that came", "none"),

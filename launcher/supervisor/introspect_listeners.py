@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 
     from launcher.handoff import Listener
     from launcher.settings import Settings
+    from launcher.supervisor.listeners import Acting
 
 SOCKET = "introspect.sock"
 TOKEN_FILE = "introspect-token-file"  # noqa: S105 - the name of a setting
 
 
 def open_all(
-    places: tuple[Address, ...], directory: str, tell: Callable[[str], None], *, is_explicit: bool
+    places: tuple[Address, ...],
+    directory: str,
+    tell: Callable[[str], None],
+    *,
+    is_explicit: bool,
+    acting_in: Acting | None = None,
 ) -> tuple[Listener, ...]:
     """
     Listen at the address that was asked for, none or one, and in the runtime directory if there is one.
@@ -39,7 +45,7 @@ def open_all(
     problem: Problem | None = None
     opened: tuple[Listener, ...] = ()
     try:
-        opened = listeners.open_all(places)
+        opened = listeners.open_all(places, (), acting_in)
     except UnavailableError as error:
         if is_explicit:
             raise
@@ -47,7 +53,8 @@ def open_all(
     if directory and places[0].kind != UNIX:
         path = f"{directory}/{SOCKET}"
         try:
-            opened += listeners.open_all((Address(SOCKET, UNIX, f"unix:{path}", path=path, mode=0o600),))
+            place = Address(SOCKET, UNIX, f"unix:{path}", path=path, mode=0o600)
+            opened += listeners.open_all((place,), (), acting_in)
         except UnavailableError as error:
             tell(f"no private introspection: {error.problems[0].sentence}")
     if problem:

@@ -22,9 +22,12 @@ from launcher.supervisor.unix_sockets import unlink_if_ours
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from launcher.addresses import Address
+
+    Acting = Callable[[str], AbstractContextManager[None]]
 
 __all__ = ["BACKLOG", "Inherited", "activated", "adopt", "close", "open_all", "resolve", "unlink_if_ours"]
 
@@ -86,12 +89,14 @@ def resolve(places: tuple[Address, ...]) -> tuple[Address, ...]:
     return tuple(resolved)
 
 
-def open_all(places: tuple[Address, ...], inherited: tuple[Inherited, ...] = ()) -> tuple[Listener, ...]:
+def open_all(
+    places: tuple[Address, ...], inherited: tuple[Inherited, ...] = (), acting_in: Acting | None = None
+) -> tuple[Listener, ...]:
     """
     Bind and listen at every place (with numeric hosts), and adopt what was inherited.
 
     An inherited socket that has a place's name, descriptor or address stands for that place, and keeps its own
-    address.  No descriptor outlives an exec yet.
+    address.  No descriptor outlives an exec yet.  What is made at a path is made within `acting_in(path)`.
 
     Raises:
         UnavailableError: some cannot be had (all of them are listed); then nothing is left open or on disk.
@@ -112,7 +117,7 @@ def open_all(places: tuple[Address, ...], inherited: tuple[Inherited, ...] = ())
             listeners.append(standing._replace(name=place.name if is_named else standing.name))
             continue
         try:
-            listeners.append(_open(place, listeners))
+            listeners.append(_open(place, listeners, acting_in))
         except UnavailableError as error:
             problems += error.problems
         except OSError as error:
@@ -152,7 +157,10 @@ def close(listener: Listener) -> None:
     os.close(listener.fd)
 
 
-def _open(place: Address, listeners: list[Listener]) -> Listener:
+def _open(place: Address, listeners: list[Listener], acting_in: Acting | None) -> Listener:
+    if place.kind == "unix" and acting_in:
+        with acting_in(place.path):
+            return unix_sockets.bind(place, BACKLOG)
     if place.kind == "unix":
         return unix_sockets.bind(place, BACKLOG)
     if place.kind == "fd":

@@ -21,6 +21,7 @@ from launcher.supervisor.journal import Journal
 from launcher.supervisor.loop import Clock, Loop, Watcher
 from launcher.supervisor.machine import Machine
 from launcher.supervisor.observer import Observer
+from launcher.supervisor.pidfile import let_go
 from launcher.supervisor.records import Policy
 from launcher.supervisor.unix_sockets import unlink_if_ours
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 def main(fd: int) -> NoReturn:
     """Supervise until told to end; `fd` is the memfd with the handoff."""
+    handoff = None
     try:
         handoff = _read(fd)
         loop = _assemble(handoff)
@@ -42,9 +44,11 @@ def main(fd: int) -> NoReturn:
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         _say(f"the operating system refused: {what}{error.strerror or error}")
-        os._exit(Exit.OS_ERROR)
-    for listener in (*handoff.listeners, *handoff.introspect):
+        code = Exit.OS_ERROR
+    for listener in (*handoff.listeners, *handoff.introspect) if handoff else ():
         unlink_if_ours(listener)
+    if handoff and handoff.pidfile_fd >= 0:
+        let_go(handoff.pidfile, handoff.pidfile_fd)
     # Nothing has to be closed or collected: the kernel is quicker.
     os._exit(code)
 
@@ -55,7 +59,7 @@ def _read(fd: int) -> Handoff:
     handoff = handoffs.decode(data)
     ends = handoff.zygote[2:] if handoff.zygote else ()
     sockets = (listener.fd for listener in (*handoff.listeners, *handoff.introspect))
-    for inherited in (handoff.environ_fd, handoff.lock_fd, *sockets, *ends):
+    for inherited in (handoff.environ_fd, handoff.lock_fd, handoff.pidfile_fd, *sockets, *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)
     return handoff

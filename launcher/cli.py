@@ -55,7 +55,12 @@ def main() -> NoReturn:
 
     try:
         kernel.ensure_stdio()
-        launching.launch(understand(sys.argv[1:]), os.environ, tell)
+        chosen = understand(sys.argv[1:])
+        if chosen.service.is_daemon:
+            from launcher import daemon  # noqa: PLC0415
+
+            daemon.launch(chosen, os.environ, tell)
+        launching.launch(chosen, os.environ, tell)
     except _Printed as printed:
         code = printed.args[0]
     except KeyboardInterrupt:

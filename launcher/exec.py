@@ -38,9 +38,13 @@ main(int(sys.argv[3]))  # prod-run
 """
 
 
-def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str], None]) -> NoReturn:
+def launch(
+    settings: Settings, environ: Mapping[str, str], tell: Callable[[str], None], readiness_fd: int = -1, caller: int = 0
+) -> NoReturn:
     """
     Become the supervisor; `tell` prints one line for people.
+
+    A daemon's `caller` is the process that was started, and it waits at `readiness_fd`.
 
     Raises:
         UnavailableError: an address, directory or name cannot be had.
@@ -52,7 +56,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
     if service.umask >= 0:
         os.umask(service.umask)
     places = whereabouts.enter(settings, environ, sys.argv[0])
-    inherited = listeners.activated(environ, os.getpid())
+    inherited = listeners.activated(environ, caller or os.getpid())
     addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
     addresses = privileges.owned(addresses, account)
     introspect: tuple[Listener, ...] = ()
@@ -129,12 +133,13 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[[str],
             settings=tuple(settings.rows) if introspect else (),
             pidfile=held.path,
             pidfile_fd=held.fd,
+            readiness_fd=readiness_fd,
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))
         handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
         let_through(
-            tuple(fd for fd in (claim.lock_fd, held.fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0),
+            tuple(fd for fd in (claim.lock_fd, held.fd, readiness_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0),
             (*opened, *introspect),
         )
         replace_program(handoff_fd, environ)

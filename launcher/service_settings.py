@@ -7,6 +7,7 @@ Must never look at the machine: whether a user exists, `privileges` asks.
 
 from __future__ import annotations
 
+from launcher import quantities
 from launcher.lean import NamedTuple
 from launcher.quantities import BadValueError
 from launcher.setting import Setting
@@ -82,6 +83,14 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "hold the supervisor's PID in this file, which is locked while it runs and gone when it has ended",
         default_words="none",
+        is_rare=True,
+    ),
+    Setting(
+        "daemon",
+        "",
+        "off",
+        "run in the background; returns when the first generation is ready, or with the exit code of the start",
+        read=quantities.switch,
         is_rare=True,
     ),
 )

@@ -313,7 +313,6 @@ MODES: tuple[Setting, ...] = (
 )
 
 LATER: tuple[Setting, ...] = (
-    _later("daemon", "", "go to the background once ready", "off"),
     _later("before", "COMMAND", "run once before the first worker starts", "none"),
     _later("rewrite", "SIGNAL:SIGNAL", "send another signal to a command than the one that came", "none"),
     _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),

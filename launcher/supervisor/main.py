@@ -22,6 +22,7 @@ from launcher.supervisor.loop import Clock, Loop, Watcher
 from launcher.supervisor.machine import Machine
 from launcher.supervisor.observer import Observer
 from launcher.supervisor.pidfile import let_go
+from launcher.supervisor.readiness import Readiness
 from launcher.supervisor.records import Policy
 from launcher.supervisor.unix_sockets import unlink_if_ours
 
@@ -35,20 +36,25 @@ if TYPE_CHECKING:
 
 def main(fd: int) -> NoReturn:
     """Supervise until told to end; `fd` is the memfd with the handoff."""
-    handoff = None
+    handoff = readiness = None
+    reason = ""
     try:
         handoff = _read(fd)
-        loop = _assemble(handoff)
+        readiness = Readiness(handoff.readiness_fd) if handoff.readiness_fd >= 0 else None
+        loop = _assemble(handoff, readiness)
         _unblock_signals()
         code = loop.run()
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        _say(f"the operating system refused: {what}{error.strerror or error}")
+        reason = f"the operating system refused: {what}{error.strerror or error}"
+        _say(reason)
         code = Exit.OS_ERROR
     for listener in (*handoff.listeners, *handoff.introspect) if handoff else ():
         unlink_if_ours(listener)
     if handoff and handoff.pidfile_fd >= 0:
         let_go(handoff.pidfile, handoff.pidfile_fd)
+    if readiness:
+        readiness.over(code, reason)
     # Nothing has to be closed or collected: the kernel is quicker.
     os._exit(code)
 
@@ -59,16 +65,18 @@ def _read(fd: int) -> Handoff:
     handoff = handoffs.decode(data)
     ends = handoff.zygote[2:] if handoff.zygote else ()
     sockets = (listener.fd for listener in (*handoff.listeners, *handoff.introspect))
-    for inherited in (handoff.environ_fd, handoff.lock_fd, handoff.pidfile_fd, *sockets, *ends):
+    for inherited in (handoff.environ_fd, handoff.lock_fd, handoff.pidfile_fd, handoff.readiness_fd, *sockets, *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)
     return handoff
 
 
-def _assemble(handoff: Handoff) -> Loop:
+def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
     watcher = Watcher()
     clock = Clock()
     journal = Journal(Observer(handoff, watcher, clock.now, _chance), handoff.log_level)
+    if readiness:
+        journal.listeners.append(readiness.hear)
     hands = Hands(handoff, watcher, journal)
     policy = Policy(
         workers=handoff.workers,

@@ -50,7 +50,7 @@ COMMAND_LINES = {
     "a file as directory": (["--chdir", "app.py", "app:main"], 69, "--chdir: cannot enter"),
     "a bad name": (["--name", "a/b", "app:main"], 2, "--name: 'a/b' is not a name"),
     "a command": (["--", "sleep", "1"], 2, "not in this version"),
-    "a flag of later": (["--daemon", "app:main"], 2, "--daemon: not in this version"),
+    "a flag of later": (["--export-secret", "x", "app:main"], 2, "--export-secret: not in this version"),
     "no interface": (["--interface", "cgi", "app:main"], 2, "--interface: 'cgi' is not one of the choices"),
     "no attribute": (["app"], 2, "Say what in the module is to be run, for example app:main"),
     "empty attribute": (["app:"], 2, "'app:' is not MODULE:ATTRIBUTE"),

@@ -271,3 +271,20 @@ def test_what_root_ran_before_is_handed_over(start: Callable[..., Running], serv
     assert (lock.stat().st_uid, lock.parent.stat().st_uid) == (UID, UID)
     assert Path("/run/prod-run").stat().st_uid == 0
     assert running.stop() == 0
+
+
+def test_a_daemon_of_root_is_the_users(service: Service) -> None:
+    """When the caller returns, nobody of prod-run is root."""
+    path = service.home / "shop.pid"
+    words = ("--daemon", "--user", USER, "--pidfile", path, "--name", name_of(service), service.app(SERVING))
+    log = service.directory / "log"
+    answer = service.run("sh", "-c", f'exec "$@" >{log} 2>&1', "sh", PROD_RUN, *words, "app:main")
+    assert answer.returncode == 0, log.read_text()
+    pid = int(path.read_text())
+    everybody = [pid, *descendants(pid)]
+    owners = [ids(each)[0] for each in everybody]
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not is_alive(pid), "the daemon ends")
+
+    assert owners == [{UID}] * len(owners)
+    assert not path.exists()

@@ -65,7 +65,7 @@ def test_a_command_is_refused_until_it_is_built(argv: list[str]) -> None:
         (["shop"], "'shop' is not MODULE:ATTRIBUTE"),
         (["--bind", "nowhere", TARGET], "--bind: 'nowhere' is not an address"),
         (["--drain-timeout", "-5s", TARGET], "--drain-timeout: '-5s' is negative"),
-        (["--daemon", TARGET], "--daemon: not in this version"),
+        (["--export-secret", "X", TARGET], "--export-secret: not in this version"),
         (["--interface", "cgi", TARGET], "--interface: 'cgi' is not one of the choices"),
         (["--", "nginx", "-g", "daemon off;"], "-- COMMAND: not in this version"),
         (["--workers", "0", "--bind", "x", "m"], "3 problems"),
@@ -84,11 +84,11 @@ def test_a_wrong_command_line_is_a_sentence_and_exit_2(program: Program, argv: l
 
 def test_a_wrong_variable_is_a_sentence_and_exit_78(program: Program) -> None:
     """So that a service manager can tell a bad configuration from a bad day."""
-    answer = program.run(TARGET, environ={"PROD_RUN_WROKERS": "2", "PROD_RUN_DAEMON": "on"})
+    answer = program.run(TARGET, environ={"PROD_RUN_WROKERS": "2", "PROD_RUN_EXPORT_SECRET": "X"})
 
     assert answer.code == 78
-    assert "PROD_RUN_WROKERS  there is no such setting. Did you mean PROD_RUN_WORKERS?" in answer.err
-    assert "PROD_RUN_DAEMON   not in this version" in answer.err
+    assert "PROD_RUN_WROKERS        there is no such setting. Did you mean PROD_RUN_WORKERS?" in answer.err
+    assert "PROD_RUN_EXPORT_SECRET  not in this version" in answer.err
 
 
 def test_a_directory_that_cannot_be_entered_is_exit_69(program: Program, tmp_path: Path) -> None:

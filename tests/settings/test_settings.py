@@ -126,7 +126,7 @@ def test_an_explicit_restart_is_kept() -> None:
         ("bind", "localhost", "'localhost' is not an address. Write HOST:PORT"),
         ("stall-timeout", "soon", "'soon' is not a duration"),
         ("watch", "perhaps", "'perhaps' is neither on nor off. Write on or off"),
-        ("daemon", "on", "not in this version"),
+        ("export-secret", "X", "not in this version"),
         ("introspect", "8900", "'8900' is not an address. Write :8900"),
         ("introspect", "fd:3", "'fd:3' is not HOST:PORT, unix:PATH or off"),
         ("introspect", "web=:8900", "'web=:8900' is not HOST:PORT, unix:PATH or off"),
@@ -172,14 +172,14 @@ def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(
             ("shop",),
-            {"workers": ("-3",), "bind": ("nowhere",), "daemon": ("on",)},
+            {"workers": ("-3",), "bind": ("nowhere",), "umask": ("rw",)},
             {"PROD_RUN_BOOT_TIMEOUT": "soon", "PROD_RUN_WORKRES": "4"},
             MACHINE,
         )
 
     names = [problem.name for problem in caught.value.problems]
     assert names == [
-        "--workers", "--bind", "--daemon", "MODULE:ATTRIBUTE", "PROD_RUN_BOOT_TIMEOUT", "PROD_RUN_WORKRES",
+        "--workers", "--bind", "--umask", "MODULE:ATTRIBUTE", "PROD_RUN_BOOT_TIMEOUT", "PROD_RUN_WORKRES",
     ]  # fmt: skip
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 import sys
 
-from launcher import check_log, ingress_settings, privileges, settings, whereabouts
-from launcher.addresses import UNIX, name_all, parse
+from launcher import check_log, check_places, ingress_settings, privileges, settings, whereabouts
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UnavailableError, UsageError
 from launcher.lean import NamedTuple
-from launcher.supervisor import introspect_listeners, listeners, pidfile, unix_sockets
+from launcher.supervisor import listeners
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from launcher.addresses import Address
     from launcher.appconfig.load import Row
     from launcher.runtime.prepare import Prepared, Wanted
     from launcher.settings import Machine, Settings
@@ -104,19 +102,27 @@ def judge(asked: Asked) -> Report:
     except UnavailableError as error:  # nothing can be found from there
         return _report(asked, chosen, None, (*problems, *error.problems), ())
     notes = _beyond_budget(chosen, os.environ) + check_log.doubts(chosen.log)
+    found = check_places.account(chosen)
     # What root opens before it becomes somebody else; all that follows is that user's.
-    unusable = [*_unusable((*chosen.bind, *_introspect(chosen)), inherited), *_unusable_pidfile(chosen)]
+    unusable = [
+        *check_places.unusable((*chosen.bind, *check_places.introspect(chosen)), inherited, found),
+        *check_places.unusable_pidfile(chosen, found),
+    ]
     is_nobody = _become(chosen, problems)
     wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
     prepared = _prepare(wanted) if chosen.target and not is_nobody else None
     try:
-        unusable += _unusable(() if chosen.bind else _implicit(prepared, inherited), ())
+        unusable += check_places.unusable(() if chosen.bind else check_places.implicit(prepared, inherited), ())
     except ConfigError as error:
         problems += error.problems
-    problems += _without_token(chosen)
+    problems += check_places.without_token(chosen)
     for problem in unusable:
         is_by_another = problem.reason.startswith(_IN_USE) and f"(PID {os.getpid()})" not in problem.reason
         (notes if is_by_another else problems).append(problem)
+    if prepared and prepared.target and chosen.before:
+        from launcher.runtime import before  # noqa: PLC0415  in the process that imports the target
+
+        problems += before.problems(chosen.before)
     return _report(asked, chosen, prepared, problems, notes)
 
 
@@ -242,86 +248,6 @@ def _declared(chosen: Settings) -> type:
     return found
 
 
-def _implicit(prepared: Prepared | None, inherited: tuple[listeners.Inherited, ...]) -> tuple[Address, ...]:
-    """
-    Return where a web application listens if nobody says.
-
-    Raises:
-        ConfigError: $PORT is no port.
-    """
-    from launcher.runtime import load, servers  # noqa: PLC0415  loaded with the application
-
-    if inherited or not (prepared and prepared.target) or prepared.target.interface == load.CALLABLE:
-        return ()
-
-    return name_all((parse(servers.address(os.environ)),))
-
-
-def _introspect(chosen: Settings) -> tuple[Address, ...]:
-    """Return the address of --introspect; the default may be busy, which costs a start one warning."""
-    return (chosen.introspect,) if chosen.introspect and chosen.is_introspect_explicit else ()
-
-
-def _without_token(chosen: Settings) -> list[Problem]:
-    try:
-        introspect_listeners.token_file(chosen, os.getcwd())
-    except ConfigError as error:
-        return list(error.problems)
-    return []
-
-
-def _unusable(places: tuple[Address, ...], inherited: tuple[listeners.Inherited, ...]) -> list[Problem]:
-    """Listen at every address for a moment, and say where that cannot be done."""
-    problems: list[Problem] = []
-    found: list[Address] = []
-    paths = [place.path for place in places]
-    for place in places:
-        try:
-            found += _beside(place, paths.index(place.path)) if place.kind == UNIX else listeners.resolve((place,))
-        except UnavailableError as error:
-            problems += error.problems
-    try:
-        for listener in listeners.open_all(tuple(found), inherited):
-            listeners.close(listener)
-    except UnavailableError as error:
-        problems += error.problems
-    return problems
-
-
-def _unusable_pidfile(chosen: Settings) -> list[Problem]:
-    if not chosen.service.pidfile:
-        return []
-    path = os.path.join(os.getcwd(), chosen.service.pidfile)
-    try:
-        found = privileges.account(chosen)
-    except LauncherError:
-        found = None  # is reported by itself
-    try:
-        with privileges.acting_in(found, path):
-            pidfile.examine(path, privileges.where(chosen, "pidfile"), privileges.trusted(found))
-    except UnavailableError as error:
-        return list(error.problems)
-    return []
-
-
-def _beside(place: Address, number: int) -> tuple[Address, ...]:
-    """
-    Have a unix socket made beside its place: what is there, a dead socket for one, is left alone.
-
-    Its name is at least as long as the real one, since the kernel counts; `number` is its own, or that of the first
-    with the same path.
-
-    Raises:
-        UnavailableError: something is there that a start would not replace.
-    """
-    folder, name = os.path.split(os.path.join(os.getcwd(), place.path))
-    try:
-        unix_sockets._refuse_if_taken(place, os.path.join(folder, name))
-    except OSError:
-        pass  # the directory is not what it should be, which bind(2) will say
-    return (place._replace(path=os.path.join(folder, f".{os.getpid()}-{number}".ljust(len(name), "-"))),)
-
-
 def _beyond_budget(chosen: Settings, environ: Mapping[str, str]) -> list[Problem]:
     """Say whether draining may take longer than whoever stops us waits for."""
     seconds = chosen.drain_delay + chosen.drain_timeout
@@ -342,7 +268,7 @@ def _report(
 ) -> Report:
     rows = tuple(row for loaded in prepared.loads for row in loaded.rows) if prepared else ()
     origins = {row.name: row.origin for row in rows if row.origin not in _NOWHERE}
-    for name, places in (("bind", chosen.bind), ("introspect", _introspect(chosen))):
+    for name, places in (("bind", chosen.bind), ("introspect", check_places.introspect(chosen))):
         origins |= {place.text: next(row.origin for row in chosen.rows if row.name == name) for place in places}
     has_secrets = prepared and any(loaded.secrets for loaded in prepared.loads)
     mask = prepared.redactor.mask if prepared and has_secrets else str

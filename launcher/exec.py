@@ -134,6 +134,7 @@ def launch(
             pidfile=held.path,
             pidfile_fd=held.fd,
             readiness_fd=readiness_fd,
+            before=settings.before,
         )
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ))

@@ -122,6 +122,7 @@ class Handoff(NamedTuple):
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
     pidfile: str = ""  # absolute; empty: none
     pidfile_fd: int = -1  # keeps it locked
+    before: str = ""  # a command, or MODULE:FUNCTION, as written; empty: nothing
     readiness_fd: int = -1  # where the caller of --daemon waits; -1: nobody does
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
@@ -196,6 +197,7 @@ def decode(data: bytes) -> Handoff:
         settings=tuple(_setting(text) for text in message.texts("settings")),
         pidfile=message.text("pidfile"),
         pidfile_fd=message.number("pidfile_fd"),
+        before=message.text("before"),
         readiness_fd=message.number("readiness_fd"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )

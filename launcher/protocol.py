@@ -9,6 +9,7 @@ zygote → supervisor    prepared · refused · spawned · spawn-failed · chang
 supervisor → worker    go · serve · stop-soon · stop
 worker → supervisor    hello · armed · entered · ready · stopped-accepting · status ·
                        check · checked
+init task → supervisor hello · begun · refused
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ VERSION = 1
 
 # A SOCK_SEQPACKET message is one piece; the kernel's default send buffer is 208 KiB (net.core.wmem_default).
 LARGEST = 128 * 1024
+
+INIT_TASK = -3  # in place of a slot: this process is to run --before
 
 Field = str | int | float | bool | tuple[str, ...]
 

@@ -79,6 +79,7 @@ class Settings(NamedTuple):
     server_options: tuple[str, ...]  # as written
     ingress: Ingress
     service: Service
+    before: str  # as written; empty: nothing
     introspect: Address | None
     is_introspect_explicit: bool
     introspect_token_file: str  # as written; empty: none
@@ -311,6 +312,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         server_options=_texts("server-option", given),
         ingress=_ingress(given),
         service=service_settings.service({name: row.values[-1] for name, row in given.items() if row.values}),
+        before=str(_value("before", given)),
         introspect=introspect if isinstance(introspect, addresses.Address) else None,
         is_introspect_explicit="introspect" in given,
         introspect_token_file=str(_value("introspect-token-file", given)),

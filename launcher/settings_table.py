@@ -56,6 +56,14 @@ def _check_command(text: str) -> str:
     return text
 
 
+def _before(text: str) -> str:
+    """Read what --before takes; it stays a text, as above."""
+    from launcher import init_task  # noqa: PLC0415
+
+    init_task.command(text)
+    return text
+
+
 def _introspect(text: str) -> Parsed:
     """Read where the observer is to answer."""
     if text == "off":
@@ -296,6 +304,16 @@ BUILT: tuple[Setting, ...] = (
         "reload when a secret, an env file, a template or a file of TLS changed",
         read=quantities.switch,
     ),
+    Setting(
+        "before",
+        "COMMAND|MODULE:FUNCTION",
+        "",
+        "run once before the first worker of each generation, within --boot-timeout: migrations and the like; if it "
+        "fails, so does the start or reload; no shell is used",
+        read=_before,
+        default_words="none",
+        is_rare=True,
+    ),
     *ingress_settings.SETTINGS,
     *service_settings.SETTINGS,
 )
@@ -313,7 +331,6 @@ MODES: tuple[Setting, ...] = (
 )
 
 LATER: tuple[Setting, ...] = (
-    _later("before", "COMMAND", "run once before the first worker starts", "none"),
     _later("rewrite", "SIGNAL:SIGNAL", "send another signal to a command than the one that came", "none"),
     _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),
     _later("parent-death-signal", "SIGNAL", "have it sent to prod-run when its own parent dies", "none"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 HEADLINE = "cannot start with this configuration"
 _PLATFORMS_SECRETS = "/run/secrets"
-_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 class Wanted(NamedTuple):
@@ -128,7 +128,7 @@ def secrets_dirs(given: tuple[str, ...]) -> tuple[str, ...]:
 
 def is_ours(name: str) -> bool:
     """Say whether a variable is meant for prod-run, and not for the app."""
-    return name in _SYSTEMD or (name.startswith("PROD_RUN_") and not name.startswith("PROD_RUN_TEMPLATE_"))
+    return name in SYSTEMD or (name.startswith("PROD_RUN_") and not name.startswith("PROD_RUN_TEMPLATE_"))
 
 
 def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:

@@ -46,6 +46,7 @@ class Order(NamedTuple):
     wanted: Wanted
     watch: bool
     inputs: bytes  # of a snapshot, if the generation was prepared before; empty otherwise
+    before: str = ""  # the init task, as written; empty: none
 
 
 class Signals:
@@ -141,6 +142,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         _wanted(message),
         message.flag("watch"),
         b"",
+        "".join(message.texts("before")),
     )
     spoken = message.number("protocol")
     if spoken != protocol.VERSION:

@@ -109,6 +109,8 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
         # While the answer is on its way; and what a spare has done by now, its first request does not wait for.
         worker, link = _settle(order, birth)
         worker.slot = _hear_of_slot(birth)
+        if worker.slot == protocol.INIT_TASK:
+            _run_task(order, prepare, birth)
         records.become(worker.slot, birth.mark)
         _say(birth, protocol.encode("armed"))  # from now on its stacks are of interest
     except OSError as error:
@@ -122,6 +124,16 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
     link.mask = records.masked
     worker.config, worker.templates = prepared.config, dict(prepared.templates)
     sys.exit(_call(prepared, worker, link))
+
+
+def _run_task(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoReturn:
+    """Run the init task in place of the target."""
+    from launcher.runtime import before  # noqa: PLC0415  one process of a generation
+
+    titles.show(order.name, f"before] generation {birth.generation}")
+    prepared = prepare()
+    records.protect(prepared)
+    sys.exit(before.run(order.before, prepared, birth.channel))
 
 
 def _say_hello(birth: Birth) -> None:

@@ -81,7 +81,8 @@ class Hands:
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
     def _go(self, order: do.Go) -> list[on.Event]:
-        self.observer.know(order.ticket, slot=order.slot)
+        if order.slot >= 0:
+            self.observer.know(order.ticket, slot=order.slot)
         return self._tell(order.ticket, "go", slot=order.slot)
 
     def _serve(self, order: do.Serve) -> list[on.Event]:

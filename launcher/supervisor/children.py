@@ -253,6 +253,7 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
     "changed": lambda _, m: on.Asked(Ask.RELOAD, f"--watch: {m.text('paths')}"),
     "spawn-failed": lambda _, m: on.StartFailed(m.number("ticket"), m.text("reason")),
     "hello": lambda t, m: on.Hello(t, m.number("pid")),
+    "begun": lambda t, _: on.Begun(t),
     "entered": lambda t, _: on.Entered(t),
     "ready": lambda t, _: on.BecameReady(t),
     "stopped-accepting": lambda t, _: on.StoppedAccepting(t),

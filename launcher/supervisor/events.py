@@ -80,7 +80,7 @@ class Configured(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A generation cannot be prepared, for a reason that the zygote could still tell."""
+    """A generation cannot be had, for a reason that its zygote or its init task could still tell."""
 
     ticket: int
     code: int  # exit code of prod-run if this is the first generation
@@ -93,6 +93,12 @@ class Hello(NamedTuple):
 
     ticket: int
     pid: int
+
+
+class Begun(NamedTuple):
+    """An init task is about to be run."""
+
+    ticket: int
 
 
 class Entered(NamedTuple):
@@ -187,6 +193,7 @@ Event = (
     | Configured
     | Refused
     | Hello
+    | Begun
     | Entered
     | BecameReady
     | StoppedAccepting

@@ -7,6 +7,7 @@ Pure: never decides, never acts.
 
 from __future__ import annotations
 
+from launcher import protocol
 from launcher.lean import Enum, NamedTuple
 from launcher.supervisor.pacing import Backoff
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 ZYGOTE = -1  # in place of a slot
 SPARE = -2
+TASK = protocol.INIT_TASK
 
 
 class Phase(Enum):
     """Where a generation stands between its order and its end (DESIGN §3.5)."""
 
     PREPARING = "preparing"
+    BEFORE = "running --before"
     FILLING = "filling"
     ROLLING = "rolling"  # committed, but the former one is not replaced altogether
     COMMITTED = "committed"
@@ -37,6 +40,7 @@ class State(Enum):
 
     ORDERED = "ordered"
     BOOTING = "booting"
+    RUNNING = "running"  # an init task
     ENTERED = "entered"  # takes no Worker: ready when it has lived a second
     READY = "ready"  # held back until its generation is committed
     SERVING = "serving"
@@ -101,7 +105,7 @@ class Process:
     def __init__(self, ticket: int, generation: Generation, slot: int, now: float, deadline: float) -> None:
         self.ticket = ticket
         self.generation = generation
-        self.slot = slot  # or ZYGOTE, or SPARE
+        self.slot = slot  # or ZYGOTE, SPARE or TASK
         self.pid = 0  # 0: not known yet
         self.state = State.PREPARING if slot == ZYGOTE else State.ORDERED
         self.started = now
@@ -131,7 +135,7 @@ class Process:
     @property
     def role(self) -> str:
         """Name what it is."""
-        return {ZYGOTE: "zygote", SPARE: "spare"}.get(self.slot, "worker")
+        return {ZYGOTE: "zygote", SPARE: "spare", TASK: "init task"}.get(self.slot, "worker")
 
 
 class Generation:
@@ -153,6 +157,7 @@ class Generation:
         "stale_because",
         "stale_since",
         "takes_worker",
+        "task",
         "unrespawnable",
         "workers",
         "zygote",
@@ -166,6 +171,7 @@ class Generation:
         self.phase = Phase.PREPARING
         self.zygote: Process | None = None
         self.spare: Process | None = None  # forked ahead: becomes a worker the moment one dies
+        self.task: Process | None = None  # runs --before, once
         self.imports_anew = False  # no preload: every worker imports for itself
         self.zygote_stays = False  # its zygote is needed for more than forking
         self.takes_worker = True
@@ -196,7 +202,7 @@ class Generation:
 
     def processes(self) -> list[Process]:
         """Return all of its processes."""
-        return [*self.workers.values(), *(p for p in (self.zygote, self.spare) if p)]
+        return [*self.workers.values(), *(p for p in (self.zygote, self.spare, self.task) if p)]
 
     def up(self, target: int | None = None) -> int:
         """Count the slots, those below `target` if it is given, with a ready worker or with their work done."""

@@ -91,6 +91,7 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
         max_age=handoff.max_age,
         restart_of_web=handoff.restart_of_web,
         is_workers_given=handoff.is_workers_given,
+        before=handoff.before,
     )
     machine = Machine(policy, time.monotonic(), _chance)
     if handoff.introspect:

@@ -48,6 +48,8 @@ class Overdue(Records):
                 if zygote and not process.pid:  # it owes an answer for all this time
                     self._give_up(zygote, f"the zygote forked nothing {limit}", now)
                 self._give_up(process, f"{in_short(process)} did not start {limit}", now)
+            case State.RUNNING:
+                self._give_up(process, f"--before {self.policy.before}: it did not end {limit}", now)
             case State.BOOTING:
                 what = "did not call ready()" if process.generation.takes_worker else "did not enter its target"
                 self._give_up(process, f"{in_short(process)} {what} {limit}", now)

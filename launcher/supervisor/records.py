@@ -15,7 +15,7 @@ from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
 from launcher.supervisor import checking, status
 from launcher.supervisor import events as on
-from launcher.supervisor.generation import LEAVING, SPARE, UP, Failure, Generation, Phase, Process, State
+from launcher.supervisor.generation import LEAVING, SPARE, TASK, UP, Failure, Generation, Phase, Process, State
 from launcher.supervisor.pacing import Bucket
 from launcher.supervisor.processes import Processes, in_words
 from launcher.supervisor.stopping import Stage, Stopping
@@ -47,6 +47,7 @@ class Policy(NamedTuple):
     max_age: float = 0.0  # 0: off
     restart_of_web: str = "always"  # in place of `restart` once the target is known to be a web application
     is_workers_given: bool = True  # else such a target may say how many
+    before: str = ""  # the init task of each generation, as written; empty: none
 
 
 class Records:
@@ -128,6 +129,8 @@ class Records:
                 self._log("error", "cannot start", **identity(process), reason=reason)
                 self._over(process)
                 self._failed(process, reason, now, code=Code.OS_ERROR)
+            case _ if process.slot == TASK:
+                self._on_task_said(process, event, now)
             case on.Entered() if process.state is State.BOOTING:
                 process.enter(State.ENTERED, now + ENTERED_IS_READY)
             case on.BecameReady() if process.state in (State.BOOTING, State.ENTERED):
@@ -160,6 +163,17 @@ class Records:
             case _:
                 pass  # said too late: the process has been told to go since
 
+    def _on_task_said(self, task: Process, event: on.Event, now: float) -> None:
+        match event:
+            case on.Begun() if task.state is State.BOOTING:
+                task.enter(State.RUNNING, task.deadline)
+                self._log("info", "running --before", **identity(task), what=self.policy.before)
+            case on.Refused() if task.state is State.RUNNING:
+                task.enter(State.DRAINING, now + GRACE)
+                task.generation.failure = Failure(event.reason, event.detail, event.code)
+            case on.ChannelClosed():
+                task.mute = True
+
     def _on_prepared(self, zygote: Process, facts: on.Prepared, now: float) -> None:
         generation = zygote.generation
         zygote.enter(State.WARM, None)
@@ -178,7 +192,7 @@ class Records:
         generation.files = facts.files
         generation.takes_worker = facts.takes_worker
         generation.zygote_stays = facts.zygote_stays
-        generation.phase = Phase.FILLING
+        generation.phase = Phase.BEFORE if self.policy.before else Phase.FILLING
         self._log("info", "prepared", generation=generation.number, after=f"{now - generation.since:.2f}s")
         if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
             generation.imports_anew = True
@@ -248,8 +262,13 @@ class Records:
             process.generation.done[process.slot] = code
             self._log_end("info", "finished worker", process, in_words(code, note), now)
             return
+        if process.slot == TASK and process.state is State.RUNNING and code == 0:
+            process.generation.phase = Phase.FILLING
+            self._log_end("info", "finished --before", process, in_words(code, note), now)
+            return
         self._log_end("error", f"lost {process.role}", process, in_words(code, note), now)
-        self._failed(process, f"a {process.role} ended: {in_words(code, note)}", now)
+        who = f"--before {self.policy.before}" if process.slot == TASK else f"a {process.role} ended"
+        self._failed(process, f"{who}: {in_words(code, note)}", now)
 
     def _is_done(self, worker: Process, code: int) -> bool:
         """Say whether this end means that the work is done (DESIGN §3.6)."""
@@ -269,6 +288,8 @@ class Records:
             generation.zygote = None
         elif generation.spare is process:
             generation.spare = None
+        elif generation.task is process:
+            generation.task = None
 
     def _failed(self, process: Process, reason: str, now: float, code: int = Code.SOFTWARE) -> None:
         """Draw the consequence of an end that nobody asked for."""
@@ -278,7 +299,7 @@ class Records:
         if process.slot == SPARE:
             self._pace(process, now)  # nobody misses it: not a reason to reject or roll back
             return
-        if generation.phase in (Phase.PREPARING, Phase.FILLING, Phase.ROLLING):
+        if generation.phase in (Phase.PREPARING, Phase.BEFORE, Phase.FILLING, Phase.ROLLING):
             generation.failure = generation.failure or Failure(reason, "", code)
         if generation.phase in (Phase.ROLLING, Phase.COMMITTED, Phase.RETIRING):
             self._pace(process, now)

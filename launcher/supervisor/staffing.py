@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
-from launcher.supervisor.generation import LEAVING, SPARE, ZYGOTE, Generation, Phase, Process, State
+from launcher.supervisor.generation import LEAVING, SPARE, TASK, ZYGOTE, Generation, Phase, Process, State
 from launcher.supervisor.overdue import Overdue
 from launcher.supervisor.records import GRACE
 from launcher.supervisor.stopping import Stage
@@ -32,6 +32,7 @@ class Staffing(Overdue):
 
     def _retire(self, now: float) -> None:
         self._dismiss_spares(now)
+        self._end_tasks(now)
         if self.stop and self.stop.stage is not Stage.DELAY:
             for generation in self.generations():
                 self._drain(generation.staying(), "stop", now)
@@ -64,6 +65,11 @@ class Staffing(Overdue):
                 spare.enter(State.DRAINING, now + GRACE)
                 self._order(do.Dismiss(spare.ticket))
 
+    def _end_tasks(self, now: float) -> None:
+        """Have init tasks stop whose generation was given up while they ran."""
+        tasks = [g.task for g in self.generations() if g.task and g.phase is not Phase.BEFORE]
+        self._drain([task for task in tasks if task.state not in LEAVING], "rejected", now)
+
     def _drain(self, workers: list[Process], reason: str, now: float) -> None:
         for worker in workers:
             served = worker.state in (State.SERVING, State.ENTERED)
@@ -93,6 +99,8 @@ class Staffing(Overdue):
             return False
         if generation.present():
             return True
+        if generation.task and generation.task.state is not State.STUCK:
+            return True
         stopping = self.stop is not None and self.stop.stage is not Stage.DELAY
         return not stopping and generation in (self.current, self.candidate, self.fallback)
 
@@ -109,6 +117,8 @@ class Staffing(Overdue):
                     self._start_zygote(generation, now)
                 elif slot == SPARE:
                     self._start_spare(generation, now)
+                elif slot == TASK:
+                    self._start_task(generation, now)
                 elif self._has_room(generation):
                     self._start_worker(generation, slot, now)
                 else:
@@ -116,7 +126,7 @@ class Staffing(Overdue):
 
     def _respawning(self) -> list[Generation]:
         """Return the generations whose missing processes are to be started."""
-        filling = self.candidate if self.candidate and self.candidate.phase is Phase.FILLING else None
+        filling = self.candidate if self.candidate and self.candidate.phase is not Phase.PREPARING else None
         return [g for g in (filling, self.current, self.fallback) if g]
 
     def _lacking(self, generation: Generation) -> Iterator[int]:
@@ -130,6 +140,10 @@ class Staffing(Overdue):
             first = next(generation.missing(self.wanted), None)
             if generation is self.current and generation.has_spare and first is not None:
                 yield first
+            return
+        if generation.phase is Phase.BEFORE:
+            if generation.task is None:
+                yield TASK
             return
         yield from generation.missing(self._gate() if generation is self.candidate else self.wanted)
         # Only asked when the slots are dealt with: one of them may just have taken the spare.
@@ -172,11 +186,20 @@ class Staffing(Overdue):
             return
         worker = self.processes.order(generation, slot, now, now + self.policy.boot_timeout)
         generation.workers[worker.ticket] = worker
+        self._bear(worker)
+
+    def _start_task(self, generation: Generation, now: float) -> None:
+        generation.task = self.processes.order(generation, TASK, now, now + self.policy.boot_timeout)
+        self.extend(self.policy.boot_timeout)
+        self._bear(generation.task)
+
+    def _bear(self, process: Process) -> None:
+        generation = process.generation
         if generation.zygote and not generation.imports_anew:
-            worker.zygote = generation.zygote.ticket
-            self._order(do.ForkWorker(worker.ticket, worker.zygote, generation.number, slot))
+            process.zygote = generation.zygote.ticket
+            self._order(do.ForkWorker(process.ticket, process.zygote, generation.number, process.slot))
         else:
-            self._order(do.ExecWorker(worker.ticket, generation.number, slot))
+            self._order(do.ExecWorker(process.ticket, generation.number, process.slot))
 
     def _start_zygote(self, generation: Generation, now: float) -> None:
         generation.zygote = self.processes.order(generation, ZYGOTE, now, now + self.policy.boot_timeout)

@@ -351,6 +351,37 @@ MORE = (
         "            if new.zygote:\n"
         "                self._order(do.Confirm(new.zygote.ticket))\n",
     ),
+    # ── init tasks ──────────────────────────────────────────────────────────────────────────────
+    Bug(
+        "workers start beside the init task",
+        "staffing",
+        "                yield TASK\n            return\n",
+        "                yield TASK\n",
+    ),
+    Bug(
+        "an init task is done when it has ended",
+        "records",
+        "if process.slot == TASK and process.state is State.RUNNING and code == 0:\n",
+        "if process.slot == TASK and process.state not in LEAVING:\n",
+    ),
+    Bug(
+        "an init task that never ran is done",
+        "records",
+        "if process.slot == TASK and process.state is State.RUNNING and code == 0:\n",
+        "if process.slot == TASK and code == 0:\n",
+    ),
+    Bug(
+        "an init task is run again if it fails",
+        "records",
+        '        who = f"--before {self.policy.before}" if process.slot == TASK else f"a {process.role} ended"\n',
+        '        if process.slot == TASK:\n            return\n        who = f"a {process.role} ended"\n',
+    ),
+    Bug(
+        "no deadline: RUNNING",
+        "records",
+        "task.enter(State.RUNNING, task.deadline)",
+        "task.enter(State.RUNNING, None)",
+    ),
     # ── spares ──────────────────────────────────────────────────────────────────────────────────
     Bug(
         "spare kept past the commit",

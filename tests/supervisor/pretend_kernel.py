@@ -20,6 +20,7 @@ ANSWERS = "answers"  # what comes of an action at once
 NOBODY = -1  # ticket of what was never ordered
 ZYGOTE = -1  # in place of a slot
 SPARE = -2
+TASK = -3
 
 
 class Proc:
@@ -76,7 +77,7 @@ class Proc:
 
     def __repr__(self) -> str:
         """Show what a failing test needs."""
-        kind = "worker" if self.is_worker else "spare" if self.is_spare else "zygote"
+        kind = {ZYGOTE: "zygote", SPARE: "spare", TASK: "init task"}.get(self.slot, "worker")
         return f"<{kind} ticket={self.ticket} generation={self.generation} slot={self.slot} pid={self.pid} {self.step}>"
 
 
@@ -337,6 +338,11 @@ class PretendKernel:
             self._say(worker.ticket, on.Hello(worker.ticket, worker.pid))
         elif worker.step == "waiting" and worker.has_go:
             worker.step = "running"
+        elif worker.slot == TASK and worker.step == "running":
+            worker.step = "busy"
+            self._say(worker.ticket, on.Begun(worker.ticket))
+        elif worker.step == "busy":
+            self.die(worker, 0)
         elif worker.step == "running":
             worker.step = "serving"
             if worker.generation in self.checking:

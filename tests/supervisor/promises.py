@@ -16,7 +16,7 @@ from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor.pacing import FIRST_DELAY, GROWTH, JITTER, LONGEST_DELAY
 from tests.supervisor.duty import Duty
-from tests.supervisor.pretend_kernel import SPARE, ZYGOTE
+from tests.supervisor.pretend_kernel import SPARE, TASK, ZYGOTE
 from tests.supervisor.witness import Witness
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class Promises(Witness):
         return newer or self.results.get(spare.generation) == "rolled-back"
 
     def _look_at_go(self, order: do.Go, proc: Proc, slot: int, now: float) -> None:
-        promise(slot >= 0, "nobody goes without a slot", order, proc)
+        promise(slot >= 0 or slot == proc.slot == TASK, "nobody goes without a slot", order, proc)
         promise(not self.is_leaving(proc), "nobody goes who was told to end", order, proc)
         if proc.is_spare:
             promise(proc.seen_hello and not proc.seen_closed, "a slot is given to a spare that can hear it", proc)
@@ -161,6 +161,12 @@ class Promises(Witness):
         if isinstance(order, do.Park):
             promise(self.is_good(generation), "a spare is forked for the generation that serves", order)
             return
+        if slot == TASK:
+            promise(generation not in self.tasks | self.results.keys(), "an init task is run once", order)
+            self.tasks.add(generation)
+            return
+        has_task = bool(self.policy.before)
+        promise(generation in self.prepared or not has_task, "no worker starts before the init task ended well", order)
         done = self.done.get(generation, set())
         promise(slot not in done, "who is done is not started again", order)
         promise(slot < self.wanted, "no more workers than wanted are started", order)

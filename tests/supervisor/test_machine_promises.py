@@ -29,6 +29,7 @@ POLICIES = st.builds(
     stall_timeout=st.sampled_from([0.0, 0.0, 0.0, 10.0]),
     max_rss=st.sampled_from([0, 0, 0, 1000]),
     max_age=st.sampled_from([0.0, 0.0, 0.0, 50.0]),
+    before=st.sampled_from(["", "", "migrate"]),
 )
 ANY = st.integers(0, 63)
 CODES = st.sampled_from([1, 0, -9, -11])

@@ -10,6 +10,7 @@ from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, Phase, State
 from launcher.supervisor.stopping import Stage
+from tests.supervisor.pretend_kernel import TASK
 from tests.supervisor.promises import promise
 from tests.supervisor.world import World, booted
 
@@ -379,6 +380,55 @@ def over() -> World:
     return world
 
 
+def task_ordered() -> World:
+    """The fork of an init task is asked for, and not answered."""
+    world = World(before="migrate")
+    world.deliver_all()
+    world.kernel.step(world.zygote(1))
+    world.deliver_all()
+    return world
+
+
+def task_booting() -> World:
+    """An init task has said hello, and nothing since."""
+    world = World(before="migrate")
+    world.settle_until(on.Hello)
+    world.deliver_all()
+    return world
+
+
+def task_running(*, sleeps: bool = False) -> World:
+    """An init task of a reload has begun, and does not end."""
+    world = booted(before="migrate")
+    world.ask(Ask.RELOAD)
+    world.settle_until(on.Begun)
+    world.deliver_all()
+    for proc in world.kernel.procs.values():
+        proc.sleeps = sleeps and proc.slot == TASK and proc.alive
+    return world
+
+
+def task_stopping() -> World:
+    """A stop has pre-empted the reload of an init task that does not hear it."""
+    world = task_running(sleeps=True)
+    world.ask(Ask.STOP)
+    return world
+
+
+def task_killed() -> World:
+    """An init task has missed its limit, and hangs in the kernel."""
+    world = task_running(sleeps=True)
+    world.wait(60.0)
+    return world
+
+
+def task_stuck() -> World:
+    """It has survived SIGKILL."""
+    world = task_killed()
+    world.wait(5.0)
+    return world
+
+
 WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("worker", State.ORDERED): (ordered, ordered_again, mute_spare_passed_over),
     ("worker", State.BOOTING): (booting, booting_again, spare_taken),
@@ -399,6 +449,13 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("spare", State.DRAINING): (dismissed_spare,),
     ("spare", State.KILLED): (killed_spare,),
     ("spare", State.STUCK): (stuck_spare,),
+    ("init task", State.ORDERED): (task_ordered,),
+    ("init task", State.BOOTING): (task_booting,),
+    ("init task", State.RUNNING): (task_running,),
+    ("init task", State.DRAINING): (task_stopping,),
+    ("init task", State.KILLED): (task_killed,),
+    ("init task", State.STUCK): (task_stuck,),
+    Phase.BEFORE: (task_ordered, task_running),
     Phase.PREPARING: (World, importing),
     Phase.FILLING: (held, ordered, singletons),
     Phase.ROLLING: (rolling,),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor.pacing import FORGET_AFTER
-from tests.supervisor.pretend_kernel import SPARE, ZYGOTE
+from tests.supervisor.pretend_kernel import SPARE, TASK, ZYGOTE
 
 if TYPE_CHECKING:
     from launcher.supervisor.records import Policy
@@ -48,6 +48,9 @@ class Witness:
         self.groups: dict[int, tuple[float, int]] = {}  # leftovers: when TERM was sent, strongest signal
         self.failures: dict[tuple[int, int], tuple[int, float]] = {}  # (generation, slot): how many, the last
         self.done: dict[int, set[int]] = {}  # by generation: slots
+        self.tasks: set[int] = set()  # generations whose init task was ordered
+        self.begun: set[int] = set()  # tickets of init tasks
+        self.prepared: set[int] = set()  # generations whose init task has ended well
         self.draining = False
         self.looks = bool(policy.stall_timeout or policy.max_rss or policy.max_age)  # so it never rests
         self.served_at: dict[int, float] = {}  # by ticket
@@ -136,6 +139,8 @@ class Witness:
                 self.hurried = True
             case on.Prepared(ticket) if ticket not in self.missed:
                 self.warm.add(ticket)
+            case on.Begun(ticket) if self.is_known(ticket):
+                self.begun.add(ticket)
             case on.StartFailed(ticket) if self.is_known(ticket):
                 proc = self.kernel.procs[ticket]
                 self.failures.pop((proc.generation, proc.slot), None)  # it may have waited long
@@ -160,6 +165,10 @@ class Witness:
         self.beats[ticket] = (former, since, misses + 1) if value == former else (value, at, 0)
 
     def _hear_of_end(self, proc: Proc, code: int, now: float) -> None:
+        if proc.slot == TASK:
+            if code == 0 and proc.ticket in self.begun and not self.is_leaving(proc):
+                self.prepared.add(proc.generation)
+            return
         done = self.policy.restart != "always" and code == 0
         # A reload is not to be had by workers that fail quickly; the first start with `never` is.
         done |= self.policy.restart == "never" and (proc.generation in self.results or not self.current())
@@ -173,7 +182,7 @@ class Witness:
 
     def named(self, generation: int, slot: int | None, pid: int) -> list[Proc]:
         """Return whom a log line means; without a PID several have the same name, zygotes and spares have no slot."""
-        slots = (ZYGOTE, SPARE) if slot is None else (slot,)
+        slots = (ZYGOTE, SPARE, TASK) if slot is None else (slot,)
         known = [p for p in self.kernel.procs.values() if not p.forgotten and p.generation == generation]
         return [p for p in known if p.slot in slots and pid == (p.pid if p.seen_pid else 0)]
 

@@ -107,7 +107,9 @@ def run(argv: list[str]) -> int:
     connection.settimeout(request.timeout)
     try:
         if request.verb in THROUGH_THE_OBSERVER:
-            return _watch(private_path(connection), request)
+            path = private_path(connection)
+            connection.close()  # it is one of 64 that others may need
+            return _watch(path, request)
         return talk(connection, request)
     except TimeoutError:
         print(f"prod-ctl: no result within {request.timeout:g} s; prod-run goes on", file=sys.stderr)

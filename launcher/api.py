@@ -15,7 +15,8 @@ import struct
 import sys
 import time
 
-from launcher import protocol
+from launcher import checks, protocol
+from launcher.checks import Wish
 from launcher.lean_posix import socket
 
 TYPE_CHECKING = False
@@ -41,10 +42,7 @@ else:
 _CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
 _SENTENCE = "the app has closed descriptors that it did not open: prod-run's channel to this worker is gone"
 _HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are written at once
-_ON_DUTY = struct.Struct("=q")  # the PID at the end of that page: who runs the checks
-_CHECK_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-_LONGEST_NAME = 40
-_OUR_CHECKS = ("generation", "workers", "shutdown", "reload", "respawn", "supervisor")  # of the probes
+_current: list[Worker[Any]] = []  # of this process: one at most
 
 
 class _Event:
@@ -258,6 +256,7 @@ class Worker(Generic[ConfigT]):
         self.config = config
         self.templates = dict(templates or {})
         self._said_ready = False
+        self._wishes: list[Wish] = []  # what was asked for with check()
         self._checks: Checks | None = None
 
     def ready(self) -> None:
@@ -320,28 +319,35 @@ class Worker(Generic[ConfigT]):
             required: prod-run is not ready while the last result is bad, or before there is one.
 
         Raises:
-            ValueError: the name or the time limit is none, or there is a check of that name.
+            ValueError, TypeError: the name or the time limit is none, or there is a check of that name.
         """
-        if not 0 < len(name) <= _LONGEST_NAME or not _CHECK_NAME.issuperset(name) or name in _OUR_CHECKS:
-            message = f"{name!r} is no name for a check: up to 40 letters, digits, - and _, and none of prod-run's own"
-            raise ValueError(message)
-        if not callable(function):
-            message = f"the check {name!r} cannot be called"
-            raise TypeError(message)
-        if not 0 < timeout < float("inf"):
-            message = f"the time limit of the check {name!r} is {timeout}: it is a number of seconds"
-            raise ValueError(message)
+        wish = Wish(name, function, timeout, required)
+        checks.look_at(wish, tuple(each.name for each in self._wishes))
+        self._wishes.append(wish)
+        if not self._link.is_supervised:
+            return  # of a zygote: its workers take it over
         if self._checks is None:
-            if not self._link.is_supervised:
-                return  # nobody wants to know
-            from launcher.runtime.health import Checks  # noqa: PLC0415  only who has checks pays for threads
+            from launcher.runtime import health  # noqa: PLC0415  only who has checks pays for threads
 
-            self._checks = Checks(self._link, self._is_on_duty)
-        self._checks.add(name, function, timeout, is_required=required)
+            self._checks = health.Checks(self._link, health.duty(self._heartbeat[0] if self._heartbeat else None))
+        self._checks.add(wish)
 
-    def _is_on_duty(self) -> bool:
-        page = self._heartbeat[0] if self._heartbeat else b""
-        return bool(page) and _ON_DUTY.unpack_from(page, len(page) - 8)[0] == os.getpid()
+    @classmethod
+    def current(cls) -> Worker[Any]:
+        """
+        Return the Worker of this process, for code that is not given it.
+
+        While the app is imported that is one whose checks every worker takes over, and good for nothing else.
+        """
+        if not _current:
+            _current.append(cls())
+        return _current[0]
+
+    def _become_current(self) -> None:
+        wishes = _current[0]._wishes if _current else []
+        _current[:] = [self]
+        for wish in wishes:
+            self.check(*wish)
 
     def _say_ready(self) -> None:
         if not self._said_ready:

@@ -22,6 +22,7 @@ MODULES = {
 LEAVES = {
     "launcher",
     "launcher.addresses",
+    "launcher.checks",
     "launcher.errors",
     "launcher.handoff",
     "launcher.lean",
@@ -38,6 +39,7 @@ PURE = {
     "launcher.appconfig.envsubst",
     "launcher.appconfig.redact",
     "launcher.appconfig.templates",
+    "launcher.checks",
     "launcher.handoff",
     "launcher.lean",
     "launcher.logs.batch",

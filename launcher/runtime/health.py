@@ -9,6 +9,8 @@ Must never wait for a check in the app's own threads, and never run one a second
 from __future__ import annotations
 
 import asyncio
+import os
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,15 +19,18 @@ from launcher.lean import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
     from typing import Any
 
     from launcher.api import Link
+    from launcher.checks import Wish
 
 PERIOD = 10.0  # seconds from one beginning to the next
 SOONER = 2.0  # after a failure: it may be over
 GLANCE = 1.0  # seconds between two looks whether it is our turn
 LONGEST = 200  # characters of what an exception says
 _GOOD = ("", "")
+_ON_DUTY = struct.Struct("=q")
 
 
 class Outcome(NamedTuple):
@@ -82,12 +87,10 @@ class Run(threading.Thread):
 class Check:
     """One check and where it stands."""
 
-    def __init__(
-        self, name: str, function: Callable[[], object], timeout: float, loop: asyncio.AbstractEventLoop | None
-    ) -> None:
-        self.name = name
-        self.function = function
-        self.timeout = timeout
+    def __init__(self, wish: Wish, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.name = wish.name
+        self.function = wish.function
+        self.timeout = wish.timeout
         self.loop = loop  # the app's
         self.due = 0.0
         self.present: Run | None = None  # under way, perhaps for longer than it may be
@@ -151,20 +154,12 @@ class Checks:
         self._news = threading.Event()  # noqa: TID251  no signal handler touches it
         self._clock = threading.Thread(target=self._run, name="checks", daemon=True)
 
-    def add(self, name: str, function: Callable[[], object], timeout: float, *, is_required: bool) -> None:
-        """
-        Take one more.
-
-        Raises:
-            ValueError: there is one of that name.
-        """
-        if name in self._checks:
-            message = f"there is a check {name!r} already"
-            raise ValueError(message)
+    def add(self, wish: Wish) -> None:
+        """Take one more."""
         loop = asyncio._get_running_loop()
         # What is in the dictionary is replaced whole: the other thread may be looking at it.
-        self._checks = {**self._checks, name: Check(name, function, timeout, loop)}
-        self._link.say("check", name=name, is_required=is_required, timeout=timeout)
+        self._checks = {**self._checks, wish.name: Check(wish, loop)}
+        self._link.say("check", name=wish.name, is_required=wish.is_required, timeout=wish.timeout)
         if self._clock.ident is None:
             self._clock.start()
         self._news.set()
@@ -198,6 +193,15 @@ class Checks:
             details=details[:LONGEST].encode("utf-8", "replace").decode(),
             took=round(outcome.took, 4),
         )
+
+
+def duty(page: mmap | None) -> Callable[[], bool]:
+    """Return what tells whether it is our turn: the PID at the end of the heartbeat page (`supervisor.births`)."""
+
+    def is_ours() -> bool:
+        return page is not None and _ON_DUTY.unpack_from(page, len(page) - _ON_DUTY.size)[0] == os.getpid()
+
+    return is_ours
 
 
 async def _awaited(awaitable: Any) -> object:

@@ -123,6 +123,7 @@ def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoRetur
     records.protect(prepared)
     link.mask = records.masked
     worker.config, worker.templates = prepared.config, dict(prepared.templates)
+    worker._become_current()
     sys.exit(_call(prepared, worker, link))
 
 

@@ -153,3 +153,66 @@ def test_an_async_check_is_run_by_the_event_loop_of_the_app(
     (tmp_path / "bad").unlink()
     until(lambda: ask(one, "/readyz").code == 200, "ready again")
     assert one.stop() == 0
+
+
+QUICK = """
+import os
+from launcher import Worker
+from launcher.runtime import health
+health.PERIOD, health.SOONER, health.GLANCE = 0.1, 0.05, 0.05
+
+def database():
+    assert not os.path.exists("bad")
+"""
+WSGI = """
+Worker.current().check("database", database, required=True)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "1")])
+    return [str(Worker.current().slot).encode()]
+"""
+ASGI = """
+import asyncio
+
+async def database():
+    assert asyncio.get_running_loop() and not os.path.exists("bad")
+
+async def app(scope, receive, send):
+    while scope["type"] == "lifespan":
+        event = (await receive())["type"]
+        if event == "lifespan.startup":
+            Worker.current().check("database", database, required=True)
+        await send({"type": event + ".complete"})
+        if event == "lifespan.shutdown":
+            return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+    await send({"type": "http.response.body", "body": str(Worker.current().slot).encode()})
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "source", "words"),
+    [("gunicorn", WSGI, ()), ("gunicorn", WSGI, ("--preload", "never")), ("uvicorn", ASGI, ())],
+)
+def test_web_applications_have_checks_too(
+    start: Callable[..., Running],
+    app: Callable[..., Path],
+    tmp_path: Path,
+    server: str,
+    source: str,
+    words: tuple[str, ...],
+) -> None:
+    """Asked for while it is imported, before the fork, or in its lifespan; after a reload there is still one."""
+    pytest.importorskip(server)
+    app(QUICK + source)
+    one = start(*words, "-b", "127.0.0.1:0", *ANYWHERE, "app:app")
+    wait_until_served(one)
+
+    assert "[+]database ok" in ask(one, "/readyz?verbose").text
+    assert one.ask() == "0"
+    assert one.reload()["event"] == "committed"
+    (tmp_path / "bad").touch()
+    until(lambda: ask(one, "/readyz").code == 503, "not ready")
+    (tmp_path / "bad").unlink()
+    until(lambda: ask(one, "/readyz").code == 200, "ready again")
+    assert one.stop() == 0

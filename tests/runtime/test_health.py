@@ -9,6 +9,7 @@ import pytest
 
 from launcher import Worker
 from launcher.api import Link
+from launcher.checks import Wish
 from launcher.runtime import health
 from launcher.runtime.health import PERIOD, SOONER, Checks
 
@@ -83,7 +84,7 @@ def bad() -> None:
 )
 def test_how_a_check_ends_is_told(scene: Scene, function: Callable[[], object], reason: str, details: str) -> None:
     """What it raised is one line, whatever it is."""
-    scene.subject.add("database", function, LIMIT, is_required=True)
+    scene.subject.add(Wish("database", function, LIMIT, True))
     scene.turn()
     scene.end()
 
@@ -94,7 +95,7 @@ def test_how_a_check_ends_is_told(scene: Scene, function: Callable[[], object], 
 def test_a_good_one_comes_every_ten_seconds_a_bad_one_sooner(scene: Scene) -> None:
     """From one beginning to the next."""
     results = [True, False, True]
-    scene.subject.add("database", lambda: results.pop(0), LIMIT, is_required=True)
+    scene.subject.add(Wish("database", lambda: results.pop(0), LIMIT, True))
     scene.turn()
     scene.end()
     scene.turn(PERIOD - 0.1)
@@ -117,7 +118,7 @@ def test_one_that_hangs_is_told_at_its_limit_and_again_and_never_doubled(scene: 
         runs.append(1)
         gate.acquire(timeout=HOLD)
 
-    scene.subject.add("database", hang, LIMIT, is_required=True)
+    scene.subject.add(Wish("database", hang, LIMIT, True))
     scene.turn()
     scene.turn(LIMIT - 0.1)
     assert scene.told == []
@@ -142,7 +143,7 @@ def test_one_that_hangs_is_told_at_its_limit_and_again_and_never_doubled(scene: 
 
 def test_who_is_not_on_duty_does_nothing_and_begins_at_once_when_it_is(scene: Scene, gate: threading.Lock) -> None:
     """What it had begun before is no news then."""
-    scene.subject.add("database", lambda: gate.acquire(timeout=HOLD), LIMIT, is_required=True)
+    scene.subject.add(Wish("database", lambda: gate.acquire(timeout=HOLD), LIMIT, True))
     scene.is_on_duty = False
     scene.turn()
     scene.turn(PERIOD)
@@ -165,7 +166,7 @@ def test_who_is_not_on_duty_does_nothing_and_begins_at_once_when_it_is(scene: Sc
 
 def test_a_run_that_a_former_turn_began_is_no_news(scene: Scene, gate: threading.Lock) -> None:
     """Nobody knows how long ago it looked at what it tells now."""
-    scene.subject.add("database", lambda: gate.acquire(timeout=HOLD), LIMIT, is_required=True)
+    scene.subject.add(Wish("database", lambda: gate.acquire(timeout=HOLD), LIMIT, True))
     scene.turn()
     for scene.is_on_duty in (False, True):
         scene.turn(0.1)
@@ -181,7 +182,7 @@ def test_an_async_one_outside_of_an_event_loop_says_how_it_is_to_be(scene: Scene
     async def check() -> None:
         pass
 
-    scene.subject.add("database", check, LIMIT, is_required=False)
+    scene.subject.add(Wish("database", check, LIMIT, False))
     scene.turn()
     scene.end()
 
@@ -215,4 +216,12 @@ def test_without_prod_run_nothing_is_run() -> None:
 
     assert threading.active_count() == before
     with pytest.raises(TypeError, match="cannot be called"):
-        worker.check("database", 3)  # type: ignore[arg-type]
+        worker.check("mail", 3)  # type: ignore[arg-type]
+
+
+def test_a_name_is_taken_once() -> None:
+    """Two results could not be told apart."""
+    worker: Worker[None] = Worker()
+    worker.check("database", lambda: None)
+    with pytest.raises(ValueError, match="there is a check 'database' already"):
+        worker.check("database", lambda: None)

@@ -10,7 +10,7 @@ from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor.records import Policy
-from tests.supervisor.pretend_kernel import DEATHS, Proc
+from tests.supervisor.pretend_kernel import DEATHS, TASK, Proc
 from tests.supervisor.promises import promise
 from tests.supervisor.world import World
 
@@ -151,6 +151,20 @@ class Supervision(RuleBasedStateMachine):
             self.world.kernel.die(zygote, code)
             if how == "hanging":
                 self.world.catch_up()
+
+    @precondition(lambda self: not self.world.has_exited and self.world.promises.policy.before)
+    @rule(code=CODES, has_begun=st.booleans())
+    def an_init_task_ends(self, *, code: int, has_begun: bool) -> None:
+        """Let the init task of a reload end, well or not, perhaps before it began."""
+        self.world.ask(Ask.RELOAD)
+        self.world.settle(lambda proc: proc.slot == TASK)
+        kernel = self.world.kernel
+        for task in [p for p in kernel.procs.values() if p.alive and p.slot == TASK and not p.sleeps]:
+            if has_begun:
+                kernel.step(task)
+                self._hear_from(task.ticket)
+            kernel.die(task, code)
+            self._hear_from(DEATHS)
 
     @running
     @rule()

@@ -17,6 +17,7 @@ from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
 from launcher.supervisor import interpreter, introspect_listeners, listeners, pidfile
+from launcher.supervisor.descriptor_store import Store
 
 TYPE_CHECKING = False
 
@@ -57,12 +58,21 @@ def launch(
         os.umask(service.umask)
     places = whereabouts.enter(settings, environ, sys.argv[0])
     inherited = listeners.activated(environ, caller or os.getpid())
+    store = Store(
+        environ.get("NOTIFY_SOCKET", ""),
+        listeners.stored(environ, caller or os.getpid()),
+        is_open=environ.get("FDSTORE", "0") != "0",
+    )
     addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
     addresses = privileges.owned(addresses, account)
     introspect: tuple[Listener, ...] = ()
     held = Held("", -1)
     acting_in = partial(privileges.acting_in, account)
-    opened = listeners.open_all(addresses[: len(settings.bind)], inherited, acting_in)
+    opened = listeners.open_all(addresses[: len(settings.bind)], inherited, acting_in, store)
+    if opened:
+        store.drop_rest()
+    if store.problem:
+        tell(f"systemd keeps no socket over a restart: it cannot be told: {store.problem}")
     try:
         held = hold(settings, account, places.directory)
         uid = os.geteuid()
@@ -128,6 +138,8 @@ def launch(
             ingress=settings.ingress,
             restart_of_web=settings.restart_of_web,
             is_workers_given=settings.is_workers_given,
+            has_store=store.is_open,
+            stored=tuple(store.rest),
             introspect=introspect,
             introspect_token_file=token_file,
             settings=tuple(settings.rows) if introspect else (),
@@ -141,7 +153,7 @@ def launch(
         handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
         let_through(
             tuple(fd for fd in (claim.lock_fd, held.fd, readiness_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0),
-            (*opened, *introspect),
+            (*opened, *store.rest, *introspect),
         )
         replace_program(handoff_fd, environ)
     except BaseException:

@@ -117,6 +117,8 @@ class Handoff(NamedTuple):
     log_colour: bool = False
     log_priority: bool = False  # lines begin with <N>, sd-daemon(3)
     log_capture: bool = True
+    has_store: bool = False  # the manager above keeps descriptors for us: $FDSTORE, sd_listen_fds(3)
+    stored: tuple[Listener, ...] = ()  # what it had kept, and of which nobody knows yet whether it is wanted
     introspect: tuple[Listener, ...] = ()  # where the observer answers; a unix socket is private
     introspect_token_file: str = ""  # absolute; empty: none
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
@@ -129,8 +131,8 @@ class Handoff(NamedTuple):
     def encode(self) -> bytes:
         """Turn it into the bytes of a memfd."""
         plain = self._asdict()
-        plain["listeners"] = tuple("\t".join(map(str, listener)) for listener in self.listeners)
-        plain["introspect"] = tuple("\t".join(map(str, listener)) for listener in self.introspect)
+        for name in ("listeners", "stored", "introspect"):
+            plain[name] = tuple("\t".join(map(str, listener)) for listener in plain[name])
         plain["settings"] = tuple("\0".join(row) for row in self.settings)  # no argument or variable can hold a NUL
         plain["zygote"] = tuple(map(str, self.zygote or ()))
         return protocol.encode("handoff", **plain)
@@ -192,6 +194,8 @@ def decode(data: bytes) -> Handoff:
         log_colour=message.flag("log_colour"),
         log_priority=message.flag("log_priority"),
         log_capture=message.flag("log_capture"),
+        has_store=message.flag("has_store"),
+        stored=tuple(_listener(text) for text in message.texts("stored")),
         introspect=tuple(_listener(text) for text in message.texts("introspect")),
         introspect_token_file=message.text("introspect_token_file"),
         settings=tuple(_setting(text) for text in message.texts("settings")),

@@ -241,10 +241,14 @@ class Births:
         return events
 
     def _with_address(self, event: on.Event, channel: socket.socket) -> on.Event:
-        if not isinstance(event, on.Prepared) or not event.bind or self._is_closed:
+        if not isinstance(event, on.Prepared) or self._is_closed:
             return event
-        opened, event = default_address.open_once(event, self._handoff.listeners, channel, self._journal)
-        self._handoff = self._handoff._replace(listeners=opened)
+        if event.bind:
+            opened, event = default_address.open_once(event, self._handoff, channel, self._journal)
+            self._handoff = self._handoff._replace(listeners=opened, stored=())
+        elif self._handoff.stored:
+            default_address.drop(self._handoff)
+            self._handoff = self._handoff._replace(stored=())
         return event
 
     def let_go(self, child: Child) -> None:

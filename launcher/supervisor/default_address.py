@@ -16,12 +16,13 @@ from launcher.supervisor import interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from launcher.handoff import Listener
+    from launcher.handoff import Handoff, Listener
+    from launcher.supervisor.descriptor_store import Store
     from launcher.supervisor.journal import Journal
 
 
 def open_once(
-    facts: on.Prepared, opened: tuple[Listener, ...], channel: socket.socket, journal: Journal
+    facts: on.Prepared, handoff: Handoff, channel: socket.socket, journal: Journal
 ) -> tuple[tuple[Listener, ...], on.Prepared | on.Refused]:
     """
     Listen where a generation wants to, if nobody does, and give the sockets to its zygote.
@@ -29,10 +30,11 @@ def open_once(
     Returns:
         The listeners, and what has become of the event: what cannot be had is a refusal, and the zygote ends.
     """
+    opened = handoff.listeners
     event: on.Prepared | on.Refused = facts
     try:
         if not opened:  # or two zygotes of one generation came one after the other
-            opened = _open(facts.bind, journal)
+            opened = _open(facts.bind, handoff, journal)
         message = protocol.encode("listeners", listeners=tuple(listener.name for listener in opened))
         interpreter.send(channel, message, [listener.fd for listener in opened])
     except UnavailableError as error:
@@ -43,11 +45,22 @@ def open_once(
     return opened, event
 
 
-def _open(place: str, journal: Journal) -> tuple[Listener, ...]:
+def drop(handoff: Handoff) -> None:
+    """Close what systemd had kept for an application that listens nowhere any more."""
+    _store(handoff).drop_rest()
+
+
+def _open(place: str, handoff: Handoff, journal: Journal) -> tuple[Listener, ...]:
     from launcher import addresses  # noqa: PLC0415  only web applications without --bind need these two
     from launcher.supervisor import listeners  # noqa: PLC0415
 
-    opened = listeners.open_all(addresses.name_all((addresses.parse(place),)))
+    opened = listeners.open_all(addresses.name_all((addresses.parse(place),)), store=_store(handoff))
     for listener in opened:
         journal.log("info", "listening", (("name", listener.name), ("address", listener.address)))
     return opened
+
+
+def _store(handoff: Handoff) -> Store:
+    from launcher.supervisor.descriptor_store import Store  # noqa: PLC0415
+
+    return Store(handoff.notify_socket, handoff.stored, is_open=handoff.has_store, patience=0.0)

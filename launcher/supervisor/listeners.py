@@ -16,22 +16,23 @@ from launcher.errors import Problem, UnavailableError
 from launcher.handoff import Listener
 from launcher.lean import NamedTuple
 from launcher.lean_posix import socket
-from launcher.supervisor import unix_sockets
-from launcher.supervisor.unix_sockets import unlink_if_ours
+from launcher.supervisor import descriptor_store, unix_sockets
+from launcher.supervisor.unix_sockets import BACKLOG, unlink_if_ours
 
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from launcher.addresses import Address
+    from launcher.supervisor.descriptor_store import Store
 
     Acting = Callable[[str], AbstractContextManager[None]]
+    Opening = Callable[[Address], Listener | None]
 
-__all__ = ["BACKLOG", "Inherited", "activated", "adopt", "close", "open_all", "resolve", "unlink_if_ours"]
+__all__ = ["Inherited", "activated", "adopt", "close", "open_all", "resolve", "stored", "unlink_if_ours"]
 
-BACKLOG = 2048
 FIRST_FREE = 3  # 0 to 2 are stdin, stdout and stderr for whoever looks next
 FIRST_ACTIVATED = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 MOST_ACTIVATED = 4096  # far beyond what a unit can hold (systemd's own limit for stored ones is 253 in a message)
@@ -46,8 +47,25 @@ class Inherited(NamedTuple):
 
 
 def activated(environ: Mapping[str, str], pid: int) -> tuple[Inherited, ...]:
+    """List the sockets that systemd passed to this very process by socket activation, sd_listen_fds(3)."""
+    passed = [one for one in _passed(environ, pid) if not descriptor_store.is_ours(one.name)]
+    names = [one.name for one in passed]
+    # One unit with several ListenStream= lines gives all of them the unit's name.
+    same = [names[:index].count(name) for index, name in enumerate(names)]
+    return tuple(
+        one._replace(name=f"{one.name}{count + 1}") if count else one for one, count in zip(passed, same, strict=True)
+    )
+
+
+def stored(environ: Mapping[str, str], pid: int) -> tuple[Listener, ...]:
+    """List the sockets that an earlier prod-run of this unit had put into systemd's store."""
+    passed = _passed(environ, pid)
+    return tuple(descriptor_store.returned(one.name, one.fd) for one in passed if descriptor_store.is_ours(one.name))
+
+
+def _passed(environ: Mapping[str, str], pid: int) -> tuple[Inherited, ...]:
     """
-    List the descriptors that systemd passed to this very process, sd_listen_fds(3).
+    List the descriptors that systemd passed to this very process, with their names as they are.
 
     Variables that were meant for another process are ignored: a parent forgot to unset them.
     """
@@ -59,12 +77,7 @@ def activated(environ: Mapping[str, str], pid: int) -> tuple[Inherited, ...]:
     for index in range(min(int(count), MOST_ACTIVATED)):
         name = given[index] if index < len(given) else ""
         names.append("default" if name in _UNNAMED else "".join(c if c.isprintable() else "-" for c in name))
-    # One unit with several ListenStream= lines gives all of them the unit's name.
-    same = [names[:index].count(name) for index, name in enumerate(names)]
-    return tuple(
-        Inherited(f"{name}{same[index] + 1}" if same[index] else name, FIRST_ACTIVATED + index)
-        for index, name in enumerate(names)
-    )
+    return tuple(Inherited(name, FIRST_ACTIVATED + index) for index, name in enumerate(names))
 
 
 def resolve(places: tuple[Address, ...]) -> tuple[Address, ...]:
@@ -90,44 +103,81 @@ def resolve(places: tuple[Address, ...]) -> tuple[Address, ...]:
 
 
 def open_all(
-    places: tuple[Address, ...], inherited: tuple[Inherited, ...] = (), acting_in: Acting | None = None
+    places: tuple[Address, ...],
+    inherited: tuple[Inherited, ...] = (),
+    acting_in: Acting | None = None,
+    store: Store | None = None,
 ) -> tuple[Listener, ...]:
     """
     Bind and listen at every place (with numeric hosts), and adopt what was inherited.
 
     An inherited socket that has a place's name, descriptor or address stands for that place, and keeps its own
-    address.  No descriptor outlives an exec yet.  What is made at a path is made within `acting_in(path)`.
+    address; else one from the store that has its address does.  What is bound here is put into the store.
+    No descriptor outlives an exec yet.  What is made at a path is made within `acting_in(path)`.
 
     Raises:
         UnavailableError: some cannot be had (all of them are listed); then nothing is left open or on disk.
     """
-    listeners: list[Listener] = []
     problems: list[Problem] = []
-    waiting: list[Listener] = []
-    for one in inherited:
-        try:
-            waiting.append(adopt(one.name, one.fd, f"descriptor {one.fd} ({one.name}) from systemd"))
-        except UnavailableError as error:
-            problems += error.problems
+    waiting = _adopt_all(inherited, problems)
+    found: dict[Address, Listener] = {}
+    fresh: list[Address] = []
     for place in places:
         standing = next((listener for listener in waiting if _stands_for(listener, place)), None)
         if standing:
             waiting.remove(standing)
             is_named = not place.name.startswith("default")
-            listeners.append(standing._replace(name=place.name if is_named else standing.name))
-            continue
-        try:
-            listeners.append(_open(place, listeners, acting_in))
-        except UnavailableError as error:
-            problems += error.problems
-        except OSError as error:
-            problems.append(_explained(place, error))
-    listeners += waiting
+            found[place] = standing._replace(name=place.name if is_named else standing.name)
+        elif not store or not _try(place, _within(acting_in, store.claim), found, problems):
+            fresh.append(place)
+    if store and places:
+        store.drop_rest()
+    for place in fresh:
+        _try(place, _within(acting_in, lambda place: _open(place, found.values())), found, problems)
     if problems:
-        for listener in listeners:
+        for listener in (*found.values(), *waiting):
             close(listener)
         raise UnavailableError(*problems)
-    return tuple(listeners)
+    if store:
+        found |= {place: store.put(found[place]) for place in fresh if place.kind != "fd"}
+    return (*(found[place] for place in places), *waiting)
+
+
+def _adopt_all(inherited: tuple[Inherited, ...], problems: list[Problem]) -> list[Listener]:
+    adopted = []
+    for one in inherited:
+        try:
+            adopted.append(adopt(one.name, one.fd, f"descriptor {one.fd} ({one.name}) from systemd"))
+        except UnavailableError as error:
+            problems += error.problems
+    return adopted
+
+
+def _within(acting_in: Acting | None, opening: Opening) -> Opening:
+    """Have a place that is a path opened by whom the path belongs to."""
+
+    def open_there(place: Address) -> Listener | None:
+        if place.kind != "unix" or acting_in is None:
+            return opening(place)
+        with acting_in(place.path):
+            return opening(place)
+
+    return open_there
+
+
+def _try(place: Address, opening: Opening, found: dict[Address, Listener], problems: list[Problem]) -> bool:
+    """Have one place opened in some way and add what came of it; False: nothing."""
+    try:
+        listener = opening(place)
+    except UnavailableError as error:
+        problems += error.problems
+    except OSError as error:
+        problems.append(_explained(place, error))
+    else:
+        if listener is None:
+            return False
+        found[place] = listener
+    return True
 
 
 def adopt(name: str, fd: int, called: str) -> Listener:
@@ -157,12 +207,9 @@ def close(listener: Listener) -> None:
     os.close(listener.fd)
 
 
-def _open(place: Address, listeners: list[Listener], acting_in: Acting | None) -> Listener:
-    if place.kind == "unix" and acting_in:
-        with acting_in(place.path):
-            return unix_sockets.bind(place, BACKLOG)
+def _open(place: Address, listeners: Iterable[Listener]) -> Listener:
     if place.kind == "unix":
-        return unix_sockets.bind(place, BACKLOG)
+        return unix_sockets.bind(place)
     if place.kind == "fd":
         if any(listener.fd == place.fd for listener in listeners):
             raise _not_usable(place.text, "is named twice")

@@ -64,7 +64,7 @@ def _read(fd: int) -> Handoff:
     os.close(fd)
     handoff = handoffs.decode(data)
     ends = handoff.zygote[2:] if handoff.zygote else ()
-    sockets = (listener.fd for listener in (*handoff.listeners, *handoff.introspect))
+    sockets = (listener.fd for listener in (*handoff.listeners, *handoff.stored, *handoff.introspect))
     for inherited in (handoff.environ_fd, handoff.lock_fd, handoff.pidfile_fd, handoff.readiness_fd, *sockets, *ends):
         if inherited >= 0:
             os.set_inheritable(inherited, False)

@@ -23,11 +23,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.addresses import Address
 
+BACKLOG = 2048
 _LONGEST_PATH = 107  # bytes; unix(7): sun_path has 108, the last one is a NUL
 _LONGEST_TURN = 1.0  # seconds
 
 
-def bind(place: Address, backlog: int) -> Listener:
+def bind(place: Address) -> Listener:
     """
     Make a listening socket and put its file into place, complete with mode and owner.
 
@@ -52,7 +53,7 @@ def bind(place: Address, backlog: int) -> Listener:
             if owner != (-1, -1):
                 os.chown(temporary, *owner)
             # Listening before anybody can find it: a client that comes early must not be refused.
-            sock.listen(backlog)
+            sock.listen(BACKLOG)
             sock.setblocking(False)
             os.rename(temporary, path)
         except BaseException:
@@ -64,6 +65,25 @@ def bind(place: Address, backlog: int) -> Listener:
         sock.close()
         if turn >= 0:
             os.close(turn)
+
+
+def give_away(path: str, place: Address) -> None:
+    """
+    Give a socket's file that is there already the mode and owner that are asked for.
+
+    Raises:
+        UnavailableError: the owner is not known.
+        OSError: the system refused.
+    """
+    found = os.stat(path)
+    mask = os.umask(0o177)
+    os.umask(mask)
+    mode = place.mode if place.mode >= 0 else 0o777 & ~mask
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(path, mode)
+    owner = _number_of_user(place), _number_of_group(place)
+    if any(wanted not in (-1, former) for wanted, former in zip(owner, (found.st_uid, found.st_gid), strict=True)):
+        os.chown(path, *owner)
 
 
 def unlink_if_ours(listener: Listener) -> bool:

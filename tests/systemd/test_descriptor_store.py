@@ -134,3 +134,38 @@ def test_a_start_that_failed_keeps_clients_waiting_for_the_next(keeping: Service
         answer = b"".join(iter(lambda: client.recv(65536), b""))
 
     assert b"hello from version 1" in answer
+
+
+WEB = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"from the web\\n"]
+"""
+
+
+def test_a_web_application_without_bind_keeps_its_address(keeping: Service) -> None:
+    """Its address is known late, when the target is: what was kept waits until then, and goes if it is not wanted."""
+    port = keeping.address[1]
+    keeping.app(WEB)
+    keeping.settings("app:application", PROD_RUN_BIND="", PORT=port)
+    keeping.systemctl("start")
+    with socket.socket() as client:
+        keeping.app(f"import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.05)\n{WEB}")
+        keeping.begin("restart")
+        keeping.wait_for(ActiveState="activating")
+        client.settimeout(60)
+        client.connect(keeping.address)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        (keeping.release / "go").touch()
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    keeping.wait_for(ActiveState="active")
+    with_web = kept(keeping)
+    keeping.settings(PROD_RUN_BIND="", PORT=port)
+    keeping.app("def main():\n    import time\n    time.sleep(3600)\n", "hello")
+    keeping.systemctl("restart")
+
+    assert b"from the web" in answer
+    assert with_web == 1
+    until(lambda: kept(keeping) == 0, "nothing in the store")
+    with pytest.raises(ConnectionRefusedError):
+        keeping.ask()

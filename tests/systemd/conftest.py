@@ -63,10 +63,11 @@ class Service:
         shutil.rmtree(self.release / "__pycache__", ignore_errors=True)
 
     def settings(self, target: str = "hello:main", **variables: object) -> None:
-        """Write /etc/prod-run/NAME.env; without PROD_RUN_BIND it listens at `address`."""
+        """Write /etc/prod-run/NAME.env; without PROD_RUN_BIND it listens at `address`; None leaves a line out."""
         host, port = self.address
         given = {"PROD_RUN_BIND": f"{host}:{port}", "PROD_RUN_INTROSPECT": "off", **variables}
-        lines = "".join(f"{name}={value}\n" for name, value in {"TARGET": target, **given}.items())
+        said = {"TARGET": target, **{name: value for name, value in given.items() if value is not None}}
+        lines = "".join(f"{name}={value}\n" for name, value in said.items())
         self.machine.write(f"/etc/prod-run/{self.name}.env", lines)
 
     def drop_in(self, name: str, text: str = "", *, of: str = "") -> None:
@@ -136,6 +137,14 @@ class Service:
 @pytest.fixture
 def service(machine: Machine) -> Iterator[Service]:
     """One that is not started."""
+    one = Service(machine, f"s{next(NUMBERS)}")
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def neighbour(machine: Machine) -> Iterator[Service]:
+    """Another instance on the same machine."""
     one = Service(machine, f"s{next(NUMBERS)}")
     yield one
     one.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +54,48 @@ def test_a_stop_loses_no_request(service: Service) -> None:
     assert said.startswith("waiting: still accepting")
     assert {request.pid for request in load.requests[delayed:]} <= before
     assert [request for request in load.requests if request.fault] == []
+    assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
+
+
+# Answers when somebody says so: a file is the signal.
+SLOW = """
+import os, time
+from launcher import Worker
+
+def main(worker: Worker):
+    listener = worker.sockets["default"]
+    listener.setblocking(True)
+    worker.ready()
+    connection, _ = listener.accept()
+    connection.recv(100)
+    print("asked", flush=True)
+    while not os.path.exists(GATE):
+        time.sleep(0.05)
+    connection.sendall(b"answered")
+    connection.close()
+    worker.stopping.wait()
+"""
+
+
+def test_a_stop_waits_for_what_is_in_flight(service: Service) -> None:
+    """`systemctl stop` returns when the request is answered that was being worked on."""
+    gate = service.machine.path(f"/srv/{service.name}/gate")
+    service.app(SLOW.replace("GATE", repr(f"/srv/{service.name}/gate")))
+    service.settings("app:main", PROD_RUN_DRAIN_TIMEOUT="60s")
+    service.systemctl("start")
+    with socket.create_connection(service.address, 60) as client:
+        client.sendall(b"how slow?")
+        service.wait_for_log("asked")
+        stopping = service.begin("stop")
+        service.wait_for(ActiveState="deactivating")
+        service.wait_for_log("event=stopping")
+        is_waiting = stopping.poll() is None
+        gate.touch()
+        answer = client.recv(100)
+
+    assert is_waiting
+    assert answer == b"answered"
+    assert stopping.wait(60) == 0
     assert (service.show("Result"), service.show("ExecMainStatus")) == ("success", "0")
 
 

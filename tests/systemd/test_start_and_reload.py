@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,6 +44,23 @@ def test_active_only_after_the_commit(service: Service) -> None:
     assert before == ("activating", None)
     assert service.show("ActiveState") == "active"
     assert service.show("StatusText") == "generation 1 serving 2/2"
+
+
+def test_two_instances_do_not_get_into_each_others_way(service: Service, neighbour: Service) -> None:
+    """Each answers how it is at its own socket; there is no word of a port that is taken."""
+    for one in (service, neighbour):
+        one.settings(PROD_RUN_INTROSPECT=None)
+        one.systemctl("start")
+    for one in (service, neighbour):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(60)
+            client.connect(str(one.machine.path(f"/run/prod-run/{one.name}/introspect.sock")))
+            client.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+
+        assert f'"name": "{one.name}"' in answer.decode()
+        assert f'"pid": {one.show("MainPID")}' in answer.decode()
+        assert "introspection" not in one.log()
 
 
 def test_a_good_reload_is_waited_for(service: Service) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 
-_V1_FOLDERS = ("cpu,cpuacct", "cpu")
+from launcher import cgroups
+
+_V1_MOUNTS = ("cpu,cpuacct", "cpu")
 
 
 def count(root: str = "/") -> int:
@@ -25,37 +27,17 @@ def count(root: str = "/") -> int:
 
 def _quotas(root: str) -> list[tuple[int, int]]:
     """List (quota, period) in microseconds of this process's cgroup and of all above it."""
-    found = []
-    for line in _read(f"{root}/proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            # cgroups(7): version 2 is the line with neither number nor controllers.
-            found += [_numbers(_read(f"{folder}/cpu.max")) for folder in _upwards(f"{root}/sys/fs/cgroup", path)]
-        elif "cpu" in controllers.split(","):
-            for mount in _V1_FOLDERS:
-                found += [
-                    _numbers(_read(f"{folder}/cpu.cfs_quota_us") + _read(f"{folder}/cpu.cfs_period_us"))
-                    for folder in _upwards(f"{root}/sys/fs/cgroup/{mount}", path)
-                ]
-    return found
-
-
-def _upwards(mount: str, path: str) -> list[str]:
-    # In a container without a cgroup namespace the path is the host's, and only the mount's root exists here.
-    parts = [part for part in path.split("/") if part not in {"", ".."}]
-    return ["/".join([mount, *parts[:length]]) for length in range(len(parts), -1, -1)]
+    return [
+        _numbers(
+            folder.read("cpu.max")
+            if folder.version == 2  # noqa: PLR2004
+            else folder.read("cpu.cfs_quota_us") + folder.read("cpu.cfs_period_us")
+        )
+        for folder in cgroups.folders("cpu", _V1_MOUNTS, root)
+    ]
 
 
 def _numbers(text: str) -> tuple[int, int]:
     quota, _, period = " ".join(text.split()).partition(" ")
     # "max 100000" in version 2, "-1" in version 1: no quota.
     return (int(quota), int(period)) if quota.isdecimal() and period.isdecimal() else (0, 0)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

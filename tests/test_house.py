@@ -23,11 +23,13 @@ LEAVES = {
     "launcher",
     "launcher.addresses",
     "launcher.checks",
+    "launcher.cgroups",
     "launcher.errors",
     "launcher.handoff",
     "launcher.lean",
     "launcher.lean_posix",
     "launcher.logs.syslog_address",
+    "launcher.memory",
     "launcher.protocol",
     "launcher.quantities",
     "launcher.settings",
@@ -81,6 +83,7 @@ PURE = {
     "launcher.supervisor.upkeep",
     "launcher.supervisor.status",
     "launcher.supervisor.stopping",
+    "launcher.supervisor.weighing",
 }
 HARMLESS_STDLIB = {"__future__", "_json", "_operator", "collections.abc", "enum", "typing"}
 HARMLESS_STDLIB |= {"base64", "collections", "itertools", "json", "posixpath", "re", "shlex", "urllib.parse"}

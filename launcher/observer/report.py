@@ -7,7 +7,7 @@ settings, are for the private tier only.
 
 from __future__ import annotations
 
-from launcher import __version__
+from launcher import __version__, memory
 from launcher.observer import usage
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ def status(known: Known, *, is_private: bool) -> Members:
         "silent_for": round(known.silent_for, 3),
         "generation": state.current or None,
         "generations": [_generation(each, known.monotonic, is_private=is_private) for each in state.generations],
+        "memory": _memory(),
         "wanted": state.wanted,
         "workers": [_worker(each, known.monotonic, is_private=is_private) for each in state.workers],
         "slots": [
@@ -56,6 +57,11 @@ def status(known: Known, *, is_private: bool) -> Members:
             for name, value, origin in about.settings
         ],
     }
+
+
+def _memory() -> Members | None:
+    room = memory.room()
+    return room._asdict() if room else None
 
 
 def _generation(generation: Generation, now: float, *, is_private: bool) -> Members:

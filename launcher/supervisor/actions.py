@@ -154,6 +154,13 @@ class Measure(NamedTuple):
     pid: int
 
 
+class Weigh(NamedTuple):
+    """Find out how much memory there is, and how much one more generation takes; comes back as Weighed."""
+
+    zygote: int  # PID; 0: there is none
+    workers: tuple[int, ...]  # PIDs of some that serve
+
+
 class Notify(NamedTuple):
     """Tell the manager above, line by line as in sd_notify(3)."""
 
@@ -198,6 +205,7 @@ Action = (
     | TakeStacks
     | Entrust
     | Measure
+    | Weigh
     | Notify
     | Log
     | Exit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from launcher import protocol
+from launcher import memory, protocol
 from launcher.lean_posix import signal, socket
 from launcher.signals import STACKS
 from launcher.supervisor import actions as do
@@ -64,6 +64,7 @@ class Hands:
             do.TakeStacks: self._take_stacks,
             do.Entrust: self._entrust,
             do.Measure: self._measure,
+            do.Weigh: self._weigh,
             do.Notify: self._notify,
             do.Log: self._log,
             do.Exit: self._exit,
@@ -155,6 +156,15 @@ class Hands:
 
     def _measure(self, order: do.Measure) -> list[on.Event]:
         return [on.Measured(order.ticket, children.resident(order.pid))]
+
+    def _weigh(self, order: do.Weigh) -> list[on.Event]:
+        room = memory.room()
+        if room is None:
+            return [on.Weighed(0, 0, 0, 0)]
+        # The usual one: of an idle worker and of one that leaks, neither is what the next one will be.
+        by_size = sorted(order.workers, key=memory.anonymous)
+        worker = memory.private(by_size[len(by_size) // 2]) if by_size else 0
+        return [on.Weighed(room.limit, room.use, memory.anonymous(order.zygote) if order.zygote else 0, worker)]
 
     def _ask_stacks(self, order: do.AskStacks) -> None:
         child = self.children.get(order.ticket)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from launcher import protocol
+from launcher import memory, protocol
 from launcher.errors import Exit
 from launcher.lean_posix import socket
 from launcher.signals import Ask
@@ -219,7 +219,12 @@ class Control:
 
     def _on_status(self, client: Client, _: protocol.Message) -> list[on.Event]:
         report = status.report(self._machine, self._now())
-        self._show(client, [protocol.encode("row", kind=log.event, facts=_facts(log.fields)) for log in report])
+        rows = [protocol.encode("row", kind=log.event, facts=_facts(log.fields)) for log in report]
+        room = memory.room()
+        if room:
+            facts = (("limit", memory.written(room.limit)), ("use", memory.written(room.use)))
+            rows.insert(1, protocol.encode("row", kind="status of memory", facts=_facts(facts)))
+        self._show(client, rows)
         self._end(client, Exit.DONE)
         return []
 

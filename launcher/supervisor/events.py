@@ -166,6 +166,15 @@ class Measured(NamedTuple):
     rss: int
 
 
+class Weighed(NamedTuple):
+    """How much memory there is, and what processes take of it, in bytes; 0 where that is not known."""
+
+    limit: int  # of the control group that is nearest to its own
+    use: int  # by all in that group
+    zygote: int
+    worker: int  # what a usual one shares with nobody
+
+
 class GroupGone(NamedTuple):
     """Nothing is left of a process group."""
 
@@ -203,6 +212,7 @@ Event = (
     | ChannelClosed
     | Beat
     | Measured
+    | Weighed
     | GroupGone
     | OrphansLeft
     | Tick

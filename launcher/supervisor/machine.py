@@ -15,7 +15,7 @@ from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, status, upkeep
+from launcher.supervisor import checking, status, upkeep, weighing
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import Failure, Generation, Phase, State
 from launcher.supervisor.records import GRACE, Policy
@@ -90,7 +90,7 @@ class Machine(Staffing):
         """
         times: list[float | None] = [p.deadline for p in self.processes.by_ticket.values()]
         times += self.processes.leftovers.values()
-        times += [self.announce_by, self.stop.deadline if self.stop else None]
+        times += [self.announce_by, self.weigh_by, self.stop.deadline if self.stop else None]
         times.append(checking.deadline(self))
         if not (self.stop and self.stop.stage is not Stage.DELAY):
             lacking = [(g, slot) for g in self._respawning() for slot in self._lacking(g)]
@@ -146,8 +146,10 @@ class Machine(Staffing):
             current.failure = None
 
     def _begin_reload(self, now: float) -> None:
-        if self.stop or not self.reload_asked or self._is_reloading():
+        if self.stop or not self.reload_asked or self._is_reloading() or not self._is_weighed(now):
             return
+        refusal = weighing.refusal(self.weight, self.wanted, self.policy.max_surge)
+        self.weigh_by = self.weight = None
         self.numbers += 1
         self.candidate = Generation(self.numbers, self.reload_asked, now)
         self.reload_asked = ""
@@ -155,8 +157,23 @@ class Machine(Staffing):
         if self.current:
             # The time is the sender's to add: it must be later than the signal that asked.
             self._order(do.Notify(("RELOADING=1", f"STATUS={status.sentence(self)}")))
+        if refusal:
+            self._reject(Failure(refusal, "", Code.SOFTWARE))
+            return
         self.extend(self.policy.boot_timeout)
         self._start_zygote(self.candidate, now)
+
+    def _is_weighed(self, now: float) -> bool:
+        """Say whether a reload can begin: it is known whether there is memory for it, or nobody says so in time."""
+        if self.current is None:
+            return True
+        if self.weigh_by is None:
+            pids = [worker.pid for worker in self.current.staying() if worker.state is State.SERVING]
+            zygote = self.current.zygote.pid if self.current.zygote else 0
+            self.weigh_by = now + weighing.WEIGH
+            self._order(do.Weigh(zygote, tuple(pids[: weighing.MOST_WEIGHED])))
+            return False
+        return self.weight is not None or now >= self.weigh_by
 
     def _is_reloading(self) -> bool:
         rolling = self.current is not None and self.current.phase is Phase.ROLLING
@@ -233,7 +250,7 @@ class Machine(Staffing):
     def _begin_stop(self, origin: str, now: float) -> None:
         serving = self.current is not None and bool(self.current.workers)
         self.stop = Stopping(origin, Code.DONE, now, now + (self.policy.drain_delay if serving else 0.0))
-        self.reload_asked, self.announce_by = "", None
+        self.reload_asked, self.announce_by, self.weigh_by = "", None, None
         self._log("info", "stopping", origin=origin)
         self._order(do.Notify(("STOPPING=1", f"STATUS={status.sentence(self)}")))
         for worker in self.current.workers.values() if self.current and self.policy.drain_delay else ():
@@ -264,7 +281,8 @@ class Machine(Staffing):
 
     def _declare_done(self, now: float) -> None:
         current = self.current
-        if self.stop or current is None or self._is_reloading() or not current.done.keys() >= set(range(self.wanted)):
+        is_asked = self.weigh_by is not None or self._is_reloading()
+        if self.stop or current is None or is_asked or not current.done.keys() >= set(range(self.wanted)):
             return
         codes = [code if code >= 0 else 128 - code for _, code in sorted(current.done.items())]
         self.stop = Stopping("all work is done", next((code for code in codes if code), 0))

@@ -68,6 +68,8 @@ class Records:
         "reload_asked",
         "stop",
         "wanted",
+        "weigh_by",
+        "weight",
     )
 
     def __init__(self, policy: Policy, now: float, chance: Callable[[], float]) -> None:
@@ -82,6 +84,8 @@ class Records:
         self.fallback: Generation | None = None  # what a failure while rolling goes back to
         self.others: list[Generation] = []  # on their way out, oldest first
         self.reload_asked = "start"  # by whom; empty: nobody
+        self.weigh_by: float | None = None  # a reload waits until then for the figures
+        self.weight: on.Weighed | None = None
         self.announce_by: float | None = None
         self.stop: Stopping | None = None
         self.orders: list[do.Action] = []
@@ -100,6 +104,8 @@ class Records:
             case on.OrphansLeft(count):
                 if self.stop:
                     self.stop.orphans_left = count
+            case on.Weighed():
+                self.weight = event if self.weigh_by is not None else None
             case on.Asked() | on.ScaleAsked() | on.StacksAsked() | on.Tick():
                 pass
             case on.Started() | on.Hello() if not self.processes.knows(event.ticket):

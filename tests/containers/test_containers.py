@@ -143,3 +143,39 @@ def test_secrets_and_no_home(container: Callable[..., Container], folder: Path) 
 def until_healthy(running: Container) -> None:
     """Wait until `prod-ctl health`, as a probe runs it, says yes."""
     until(lambda: running.inside("prod-ctl", "health").returncode == 0, "health")
+
+
+# What a worker has for itself is most of what it has.
+LARGE = """
+from launcher import Worker
+
+def main(worker: Worker):
+    held = bytearray(100 << 20)
+    for start in range(0, len(held), 4096):
+        held[start] = 1
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("surge", [0, 1])
+def test_a_reload_that_would_not_fit_is_rejected(container: Callable[..., Container], folder: Path, surge: int) -> None:
+    """Two generations of two do not fit into the limit; with --max-surge 1 they do.  Nobody is killed for it."""
+    (folder / "large.py").write_text(LARGE)
+    options = ("--max-surge", 1) if surge else ()
+    running = container("prod-run", *QUIET, "-w", 2, *options, "large:main", memory=400 << 20, writable=("/tmp",))
+    running.wait_for(event="committed")
+    status = running.inside("prod-ctl", "status").stdout
+    reload = running.inside("prod-ctl", "reload", "--wait")
+    running.process.terminate()
+
+    assert "status of memory" in status
+    assert "limit 400M" in status
+    assert running.wait() == 0
+    assert [line["text"] for line in running.lines if "SIGKILL" in line["text"]] == []
+    if surge:
+        assert (reload.returncode, "committed" in reload.stdout) == (0, True)
+        return
+    assert reload.returncode == 1
+    assert "with a limit of 400M" in reload.stdout
+    assert "with --max-surge 1 it would need" in reload.stdout

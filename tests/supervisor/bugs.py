@@ -175,14 +175,14 @@ MORE = (
     Bug(
         "no deadline: handover",
         "machine",
-        "times += [self.announce_by, self.stop.deadline if self.stop else None]",
-        "times += [self.stop.deadline if self.stop else None]",
+        "times += [self.announce_by, self.weigh_by, self.stop.deadline if self.stop else None]",
+        "times += [self.weigh_by, self.stop.deadline if self.stop else None]",
     ),
     Bug(
         "no deadline: drain delay",
         "machine",
-        "times += [self.announce_by, self.stop.deadline if self.stop else None]",
-        "times += [self.announce_by]",
+        "times += [self.announce_by, self.weigh_by, self.stop.deadline if self.stop else None]",
+        "times += [self.announce_by, self.weigh_by]",
     ),
     Bug(
         "no deadline: SWEEP",
@@ -519,6 +519,37 @@ MORE = (
         "generation",
         "        return (self.measure_at, self.too_old_at, self.stacks_at)\n",
         "        return (self.measure_at, self.too_old_at)\n",
+    ),
+    # ── memory ──────────────────────────────────────────────────────────────────────────────────
+    Bug(
+        "no deadline: figures of memory",
+        "machine",
+        "times += [self.announce_by, self.weigh_by, self.stop.deadline if self.stop else None]",
+        "times += [self.announce_by, self.stop.deadline if self.stop else None]",
+    ),
+    Bug(
+        "a reload does not wait for the figures",
+        "machine",
+        "        return self.weight is not None or now >= self.weigh_by\n",
+        "        return True\n",
+    ),
+    Bug(
+        "the figures of the last reload count again",
+        "machine",
+        "        self.weigh_by = self.weight = None\n",
+        "        self.weigh_by = None\n",
+    ),
+    Bug(
+        "what does not fit is started",
+        "machine",
+        "        if refusal:\n",
+        "        if refusal and self.stop:\n",
+    ),
+    Bug(
+        "a rolling reload is weighed as a full one",
+        "weighing",
+        "    workers = wanted if max_surge == AS_MANY_AS_WORKERS else min(max_surge, wanted)\n",
+        "    workers = wanted\n",
     ),
     # ── recycling ───────────────────────────────────────────────────────────────────────────────
     Bug(

@@ -100,6 +100,7 @@ class PretendKernel:
         self.has_checks = False  # what is deployed
         self.checking: set[int] = set()  # generations whose workers have a check
         self.on_duty = 0  # PID of who is to run it
+        self.weight: on.Weighed | None = on.Weighed(0, 0, 0, 0)  # None: the answer is lost
         self.listening = True
         self.exit_code: int | None = None
 
@@ -133,6 +134,9 @@ class PretendKernel:
                 self._say(ANSWERS, on.Beat(ticket, self._beat(self.procs[ticket])))
             case do.Measure(ticket):
                 self._say(ANSWERS, on.Measured(ticket, self.procs[ticket].rss))
+            case do.Weigh():
+                if self.weight:
+                    self._say(ANSWERS, self.weight)
             case do.Stop(ticket, pid):
                 self.procs[ticket].told |= self.procs[ticket].open or pid > 0
             case do.Kill(pid):

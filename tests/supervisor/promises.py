@@ -16,6 +16,7 @@ from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor.pacing import FIRST_DELAY, GROWTH, JITTER, LONGEST_DELAY
 from tests.supervisor.duty import Duty
+from tests.supervisor.figures import Figures
 from tests.supervisor.pretend_kernel import SPARE, TASK, ZYGOTE
 from tests.supervisor.witness import Witness
 
@@ -46,11 +47,13 @@ class Promises(Witness):
         """Begin before the first event."""
         super().__init__(policy, kernel)
         self.duty = Duty(self, promise)
+        self.figures = Figures(self, promise)
 
     def hear(self, event: on.Event, now: float) -> None:
         """Note what the supervisor is told."""
         super().hear(event, now)
         self.duty.hear(event, now)
+        self.figures.hear(event)
 
     # ── each order ──────────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +70,8 @@ class Promises(Witness):
         elif ticket is not None:
             promise(proc and not proc.forgotten, "orders go to those that exist", action)
         match action:
+            case do.Weigh():
+                self.figures.ask(action, now)
             case do.Go(_, slot) if proc:
                 self._look_at_go(action, proc, slot, now)
             case do.Dismiss() if proc:
@@ -153,7 +158,7 @@ class Promises(Witness):
             promise(now - at > delay - EARLY, "who fails before being ready is started again slowly", order, now - at)
         if isinstance(order, do.StartZygote):
             if order.generation not in self.began:
-                self._look_at_new_generation(order)
+                self._look_at_new_generation(order, now)
             return
         if isinstance(order, do.ForkWorker | do.Park):
             zygote = self.kernel.procs[order.zygote]
@@ -172,11 +177,12 @@ class Promises(Witness):
         promise(slot < self.wanted, "no more workers than wanted are started", order)
         self._look_at_surge(order, generation)
 
-    def _look_at_new_generation(self, order: do.StartZygote) -> None:
+    def _look_at_new_generation(self, order: do.StartZygote, now: float) -> None:
         undecided = self.undecided()
         self.began.add(order.generation)
         promise(not undecided, "one generation is prepared at a time", order, undecided)
         promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
+        self.figures.begin(order, now)
         self.wants_reload = False
 
     def _look_at_surge(self, order: Birth, generation: int) -> None:
@@ -278,6 +284,9 @@ class Promises(Witness):
                 served = [p for p in self.served.values() if p.generation == generation]
                 promise(not served, "no worker of a rejected generation is let serve", *served)
                 self.results[generation] = "rejected"
+                if generation not in self.began:
+                    self.figures.reject()
+                    self.wants_reload = False
             case "rolled-back":
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
@@ -359,6 +368,7 @@ class Promises(Witness):
             soon = deadline is not None and deadline <= now + self.policy.stall_timeout / 2 + EARLY
             promise(soon or not beating, "heartbeats are looked at twice in a stall's time", deadline, *beating)
         awaited = self._awaited()
+        self.figures.look_ahead(deadline)
         if awaited == "the handover" and deadline is not None:
             promise(deadline <= self.opened[self.current()] + 1.0, "`committed` is said within a second", deadline)
         if awaited is not None:
@@ -375,8 +385,8 @@ class Promises(Witness):
         """Say what the supervisor waits for; empty: nothing; None: hard to say."""
         if self.stop_asked_at is not None or self.draining:
             return "the end"
-        if self.undecided():
-            return "a new generation"
+        if self.undecided() or self.figures.since is not None:
+            return "a new generation" if self.undecided() else "the figures"
         current = self.current()
         if current not in self.announced:
             return "the handover"

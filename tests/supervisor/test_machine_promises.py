@@ -101,6 +101,12 @@ class Supervision(RuleBasedStateMachine):
             self.world.ask(ask)
 
     @running
+    @rule(use=st.sampled_from([0, 0, 60, 90]), worker=st.sampled_from([0, 10, 10, 100]), answers=st.booleans())
+    def memory_is_short(self, use: int, worker: int, *, answers: bool) -> None:
+        """Change what the next reload finds, of a limit of 100; nobody may say anything."""
+        self.world.kernel.weight = on.Weighed(100, use, 5, worker) if answers else None
+
+    @running
     @rule(
         files=st.sampled_from(["v1", "v2"]),
         takes_worker=st.sampled_from([True, True, False]),

@@ -134,6 +134,7 @@ class TestStorm:
         world = booted()
         for _ in range(5):
             world.ask(Ask.RELOAD)
+            world.deliver_all()
         world.catch_up()
 
         assert len(world.said("preparing")) == 1 + 2

@@ -216,6 +216,7 @@ class TestNotify:
         """Also when a reload is pre-empted: no READY follows."""
         world = booted()
         world.ask(Ask.RELOAD)
+        world.deliver_all()
         world.ask(Ask.STOP)
         world.catch_up()
 

@@ -290,6 +290,14 @@ def importing_and_mute() -> World:
     return world
 
 
+def weighing() -> World:
+    """A reload waits for the figures of memory."""
+    world = booted()
+    world.kernel.weight = None
+    world.ask(Ask.RELOAD)
+    return world
+
+
 def refused() -> World:
     """It has said why it cannot, and does not end."""
     world = importing()
@@ -459,7 +467,7 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     Phase.PREPARING: (World, importing),
     Phase.FILLING: (held, ordered, singletons),
     Phase.ROLLING: (rolling,),
-    Phase.COMMITTED: (booted,),
+    Phase.COMMITTED: (booted, weighing),
     Phase.RETIRING: (draining, rolling),
     Phase.REJECTED: (rejected, refused),
     Stage.DELAY: (delayed,),

@@ -159,6 +159,7 @@ class Weigh(NamedTuple):
 
     zygote: int  # PID; 0: there is none
     workers: tuple[int, ...]  # PIDs of some that serve
+    more: int  # so many workers are to come
 
 
 class Notify(NamedTuple):

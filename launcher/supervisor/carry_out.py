@@ -13,7 +13,7 @@ from launcher import memory, protocol
 from launcher.lean_posix import signal, socket
 from launcher.signals import STACKS
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, syn_filter
+from launcher.supervisor import children, syn_filter, weighing
 from launcher.supervisor import events as on
 from launcher.supervisor.births import Births
 from launcher.supervisor.children import Child, send_signal
@@ -161,10 +161,15 @@ class Hands:
         room = memory.room()
         if room is None:
             return [on.Weighed(0, 0, 0, 0)]
+        sizes = sorted((memory.anonymous(pid), pid) for pid in order.workers)
         # The usual one: of an idle worker and of one that leaks, neither is what the next one will be.
-        by_size = sorted(order.workers, key=memory.anonymous)
-        worker = memory.private(by_size[len(by_size) // 2]) if by_size else 0
-        return [on.Weighed(room.limit, room.use, memory.anonymous(order.zygote) if order.zygote else 0, worker)]
+        size, usual = sizes[len(sizes) // 2] if sizes else (0, 0)
+        zygote = memory.anonymous(order.zygote) if order.zygote else 0
+        weight = on.Weighed(room.limit, room.use, zygote, size)
+        if usual and weighing.expected(weight, order.more) > room.limit:
+            # Some of that may be shared with the zygote.  To know it takes longer.
+            weight = weight._replace(worker=memory.private(usual))
+        return [weight]
 
     def _ask_stacks(self, order: do.AskStacks) -> None:
         child = self.children.get(order.ticket)

@@ -171,7 +171,8 @@ class Machine(Staffing):
             pids = [worker.pid for worker in self.current.staying() if worker.state is State.SERVING]
             zygote = self.current.zygote.pid if self.current.zygote else 0
             self.weigh_by = now + weighing.WEIGH
-            self._order(do.Weigh(zygote, tuple(pids[: weighing.MOST_WEIGHED])))
+            more = weighing.beside(self.wanted, self.policy.max_surge)
+            self._order(do.Weigh(zygote, tuple(pids[: weighing.MOST_WEIGHED]), more))
             return False
         return self.weight is not None or now >= self.weigh_by
 

@@ -21,8 +21,8 @@ def refusal(weight: Weighed | None, wanted: int, max_surge: int) -> str:
     """Say why a reload cannot be had; empty if it can, or if that is not known."""
     if weight is None or not weight.limit or not weight.worker:
         return ""
-    workers = wanted if max_surge == AS_MANY_AS_WORKERS else min(max_surge, wanted)
-    peak = _peak(weight, workers)
+    workers = beside(wanted, max_surge)
+    peak = expected(weight, workers)
     if peak <= weight.limit:
         return ""
     figures = (
@@ -30,12 +30,18 @@ def refusal(weight: Weighed | None, wanted: int, max_surge: int) -> str:
         f"{workers} x {_size(weight.worker)} for workers"
     )
     sentence = f"no memory for it: {_size(peak)} with a limit of {_size(weight.limit)} ({figures})"
-    if workers > 1 and _peak(weight, 1) <= weight.limit:
-        return f"{sentence}; with --max-surge 1 it would need {_size(_peak(weight, 1))}"
+    if workers > 1 and expected(weight, 1) <= weight.limit:
+        return f"{sentence}; with --max-surge 1 it would need {_size(expected(weight, 1))}"
     return f"{sentence}; raise the limit, or restart" + ("; --max-surge 1 would not do" if workers > 1 else "")
 
 
-def _peak(weight: Weighed, workers: int) -> int:
+def beside(wanted: int, max_surge: int) -> int:
+    """Return how many workers of a new generation live beside all of the old one."""
+    return wanted if max_surge == AS_MANY_AS_WORKERS else min(max_surge, wanted)
+
+
+def expected(weight: Weighed, workers: int) -> int:
+    """Return the bytes in use when so many workers and a zygote more are there."""
     return weight.use + weight.zygote + workers * weight.worker
 
 

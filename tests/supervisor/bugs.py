@@ -548,8 +548,8 @@ MORE = (
     Bug(
         "a rolling reload is weighed as a full one",
         "weighing",
-        "    workers = wanted if max_surge == AS_MANY_AS_WORKERS else min(max_surge, wanted)\n",
-        "    workers = wanted\n",
+        "    return wanted if max_surge == AS_MANY_AS_WORKERS else min(max_surge, wanted)\n",
+        "    return wanted\n",
     ),
     # ── recycling ───────────────────────────────────────────────────────────────────────────────
     Bug(

@@ -298,6 +298,20 @@ def weighing() -> World:
     return world
 
 
+def without_room(**changes: Any) -> World:
+    """There is memory for one more worker, and not for two."""
+    world = booted(workers=2, **changes)
+    world.kernel.weight = on.Weighed(100, 50, 5, 30)
+    world.ask(Ask.RELOAD)
+    world.deliver_all()
+    return world
+
+
+def room_for_one() -> World:
+    """One by one they fit."""
+    return without_room(max_surge=1)
+
+
 def refused() -> World:
     """It has said why it cannot, and does not end."""
     world = importing()
@@ -464,10 +478,10 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("init task", State.KILLED): (task_killed,),
     ("init task", State.STUCK): (task_stuck,),
     Phase.BEFORE: (task_ordered, task_running),
-    Phase.PREPARING: (World, importing),
+    Phase.PREPARING: (World, importing, room_for_one),
     Phase.FILLING: (held, ordered, singletons),
     Phase.ROLLING: (rolling,),
-    Phase.COMMITTED: (booted, weighing),
+    Phase.COMMITTED: (booted, weighing, without_room),
     Phase.RETIRING: (draining, rolling),
     Phase.REJECTED: (rejected, refused),
     Stage.DELAY: (delayed,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +101,23 @@ def test_the_template_is_what_nginx_takes(root: Path) -> None:
     assert "nginx refuses it (exit code 1): " in why
     assert "proxy_past" in why
     assert (shop / "nginx.conf").read_text() == good
+
+
+def test_herokus_procfile(root: Path, start: Callable[..., Running]) -> None:
+    """The release is checked, and the web process listens at $PORT with $WEB_CONCURRENCY workers."""
+    lines = dict(line.split(": ", 1) for line in (root / "examples/heroku/Procfile").read_text().splitlines())
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    code, said = run(lines["release"], root / "examples")
+    # $PORT and the like are the shell's to fill in, as on the platform.
+    web = f"cd {root}/examples && PATH={PROD_RUN.parent}:$PATH && exec {lines['web']}"
+    running = start(before=("sh", "-c", web), env={"PORT": str(port), "WEB_CONCURRENCY": "3"})
+
+    assert (code, "is good" in said) == (0, True), said
+    assert running.wait_for(event="committed")["workers"] == "3/3"
+    assert running.wait_for(event="listening", name="default")["address"] == f"0.0.0.0:{port}"
+    assert "hello from version 1" in running.ask()
+    assert running.stop() == 0
 
 
 def test_the_server(root: Path, start: Callable[..., Running]) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 from functools import partial
 
-from launcher import kernel, privileges, runtime_directory, whereabouts
+from launcher import kernel, metrics_directory, privileges, runtime_directory, whereabouts
 from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
@@ -91,6 +91,9 @@ def launch(
         )
         privileges.drop(account, os.environ)  # nothing after this line is root's
         token_file = introspect_listeners.token_file(settings, places.directory)
+        metrics = metrics_directory.make(claim.directory, environ) if introspect else metrics_directory.Made()
+        if metrics.note:
+            tell(metrics.note)
         open_files = kernel.raise_open_files()
         kernel.become_subreaper()
         form = log_form(settings.log, settings.log_format, environ)
@@ -142,6 +145,7 @@ def launch(
             stored=tuple(store.rest),
             introspect=introspect,
             introspect_token_file=token_file,
+            metrics_directory=metrics.path,
             settings=tuple(settings.rows) if introspect else (),
             pidfile=held.path,
             pidfile_fd=held.fd,

@@ -121,6 +121,7 @@ class Handoff(NamedTuple):
     stored: tuple[Listener, ...] = ()  # what it had kept, and of which nobody knows yet whether it is wanted
     introspect: tuple[Listener, ...] = ()  # where the observer answers; a unix socket is private
     introspect_token_file: str = ""  # absolute; empty: none
+    metrics_directory: str = ""  # where the app's processes keep theirs; empty: nowhere
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
     pidfile: str = ""  # absolute; empty: none
     pidfile_fd: int = -1  # keeps it locked
@@ -198,6 +199,7 @@ def decode(data: bytes) -> Handoff:
         stored=tuple(_listener(text) for text in message.texts("stored")),
         introspect=tuple(_listener(text) for text in message.texts("introspect")),
         introspect_token_file=message.text("introspect_token_file"),
+        metrics_directory=message.text("metrics_directory"),
         settings=tuple(_setting(text) for text in message.texts("settings")),
         pidfile=message.text("pidfile"),
         pidfile_fd=message.number("pidfile_fd"),

@@ -87,7 +87,12 @@ def claim(
         except OSError as error:
             path = os.path.join(place.base, *place.made)
             reasons.append(f"{error.filename or path}: {error.strerror}")
-    return Claim(name, "", -1, f"there is no runtime directory, and so no control socket ({'; '.join(reasons)})")
+    return Claim(
+        name,
+        "",
+        -1,
+        f"there is no runtime directory, so no control socket and no metrics of the app ({'; '.join(reasons)})",
+    )
 
 
 def release(taken: Claim) -> None:

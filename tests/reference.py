@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher import errors, help_text, signals
-from launcher.observer import endpoints
+from launcher.observer import endpoints, metrics
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,6 +72,23 @@ def endpoint_page() -> str:
     )
 
 
+def metrics_page() -> str:
+    """Return the page of prod-run's own metrics."""
+    lines = ["| name | type | labels | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{family.full_name}` | {family.kind} | {', '.join(f'`{label}`' for label in family.labels)} "
+        f"| {family.help} |"
+        for family in metrics.FAMILIES
+    ]
+    return (
+        "# prod-run's own metrics\n\n"
+        "Printed from `launcher/observer/metrics.py`.\n"
+        "`/metrics` has them beside the app's own, see [How to measure](../how-to/metrics.md); what is not known is "
+        "left out.\n"
+        "A family of the app's whose name begins with `prod_run_` is left out too.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
 def readme() -> str:
     """Return the README with its table of signals made anew."""
     text = (ROOT / "README.md").read_text()
@@ -87,6 +104,7 @@ PAGES = {
     "docs/reference/signals.md": signal_page,
     "docs/reference/exit-codes.md": exit_codes,
     "docs/reference/endpoints.md": endpoint_page,
+    "docs/reference/metrics.md": metrics_page,
     "README.md": readme,
 }
 

@@ -28,6 +28,7 @@ LEAVES = {
     "launcher.handoff",
     "launcher.lean",
     "launcher.lean_posix",
+    "launcher.metrics_directory",
     "launcher.logs.syslog_address",
     "launcher.memory",
     "launcher.protocol",

@@ -4,7 +4,7 @@ What became of every line, in a page that outlives an observer.
 Owns the layout of a memfd that the supervisor makes and every observer maps: lines taken from pipes, lines that the
 sink has, lines dropped on purpose, lines lost with an observer that was killed.  The difference between the first and
 the rest is what the running observer holds; for a dead one it is what was lost.  And how many of prod-run's own lines
-the observers have heard: the supervisor says the others again.
+the observers have heard: the supervisor says the others again.  And how many files of metrics had to be skipped.
 Must never be written by two: only the living observer writes.
 """
 
@@ -14,7 +14,7 @@ import mmap
 import os
 
 SIZE = 4096
-TAKEN, PASSED, DROPPED, LOST, HEARD = range(5)
+TAKEN, PASSED, DROPPED, LOST, HEARD, SKIPPED = range(6)
 
 
 class Counters:

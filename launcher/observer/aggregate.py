@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+from launcher.metrics_directory import free_bytes
 from launcher.observer.families import MERGING, OF_EACH, TIMED, Collected, Families, Found
 from launcher.observer.value_files import FIRST, BadFileError, Layout, encode, entries, read
 
@@ -56,16 +57,8 @@ class Aggregate:
         self.skipped_total = 0
 
     def free_bytes(self) -> int:
-        """
-        Return how much room is left where the files are; -1: nobody knows.
-
-        A worker that makes a series when there is none is killed by SIGBUS (mmap(2)).
-        """
-        try:
-            room = os.statvfs(self._directory)
-        except OSError:
-            return -1
-        return room.f_bavail * room.f_frsize
+        """Return how much room is left where the files are; -1: nobody knows."""
+        return free_bytes(self._directory)
 
     def collect(self, *, openmetrics: bool = False) -> Iterator[bytes]:
         """
@@ -143,7 +136,8 @@ class Aggregate:
             yield b""
         if layout.series:
             times = layout.times(data) if kind in TIMED else ()
-            collected.merge(kind, Found(layout.series, layout.values(data), times))
+            found = Found(layout.series, layout.values(data), times)
+            collected.merge(kind, _said(found) if _is_of_a_zygote(kind, identifier) else found)
 
     def _number(self, kind: str, identifier: str, key: bytes) -> int:
         number = self._families.number(kind, identifier, key)
@@ -194,6 +188,8 @@ class Aggregate:
             content = {} if _is_of_the_living(kind) else _content(path)
         except BadFileError:
             content = {}  # it was killed before there was anything to be had
+        if _is_of_a_zygote(kind, _parts(name)[1]):
+            content = {key: pair for key, pair in content.items() if pair[0]}
         if not content:
             os.unlink(path)
             return
@@ -226,6 +222,18 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _is_of_the_living(kind: str) -> bool:
     return kind in OF_EACH or kind.startswith("gauge_live")
+
+
+def _is_of_a_zygote(kind: str, identifier: str) -> bool:
+    """Say whether the gauges of a file are those of a process that only imports (launcher.runtime.multiprocess)."""
+    return identifier.startswith("z") and kind.startswith("gauge")
+
+
+def _said(found: Found) -> Found:
+    """Leave out the zeros with which a gauge begins: where nothing is done they would be the least of all."""
+    times = found.times or (0.0,) * len(found.series)
+    rows = [row for row in zip(found.series, found.values, times, strict=False) if row[1]]
+    return Found(*zip(*rows, strict=True)) if rows else Found((), ())
 
 
 def _is_running(identifier: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.observer.probes import Check, Probe
     from launcher.observer.state import State
 
-    Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later | Wanted"]
+    Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later | Scrape | Wanted"]
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -36,6 +36,7 @@ class About(NamedTuple):
     supervisor: int = 0  # PID
     directory: str = ""
     token_file: str = ""
+    metrics_directory: str = ""  # of the app; empty: none
     settings: tuple[tuple[str, str, str], ...] = ()  # name, value, origin
 
 
@@ -56,6 +57,13 @@ class Later(NamedTuple):
     """The answer is to come from the supervisor: the stacks of this slot."""
 
     slot: int
+
+
+class Scrape(NamedTuple):
+    """The answer is to come from a collection of the app's metrics."""
+
+    what: str  # not only a flag: to be equal to a `Later` would be to get its answer
+    is_open: bool  # OpenMetrics
 
 
 class Route(NamedTuple):
@@ -183,22 +191,10 @@ def lines(found: Found) -> Reply:
     return Reply(200, found.text, headers=(("Log-Position", found.position), ("Log-Missed", str(found.missed))))
 
 
-def _metrics(known: Known, request: Request, *_: object) -> Reply:
-    from launcher import __version__  # noqa: PLC0415
-    from launcher.observer import metrics, usage  # noqa: PLC0415  only who is scraped needs them
+def _metrics(_: Known, request: Request, *__: object) -> Scrape:
+    from launcher.observer import metrics  # noqa: PLC0415  only who is scraped needs it
 
-    newest = {worker.slot: worker for worker in sorted(known.state.workers, key=lambda w: w.since) if worker.pid}
-    uses = [(slot, usage.of(worker.pid)) for slot, worker in sorted(newest.items())]
-    measured = metrics.Measured(
-        known.monotonic,
-        known.time,
-        __version__,
-        known.about.name,
-        tuple(metrics.Use(slot, *used) for slot, used in uses if used),
-    )
-    is_open = metrics.accepts_openmetrics(request.accept)
-    text = metrics.render(known.state, measured, openmetrics=is_open) + (metrics.END if is_open else b"")
-    return Reply(200, text, metrics.OPENMETRICS if is_open else metrics.TEXT)
+    return Scrape("metrics", metrics.accepts_openmetrics(request.accept))
 
 
 def _index(known: Known, *_: object) -> Reply:
@@ -260,7 +256,12 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("/__heartbeat__", "the checks of /readyz as JSON (Dockerflow)", "200, 503", _heartbeat, JSON),
     Route("/__lbheartbeat__", "it answers, and looks at nothing (Dockerflow)", "200", _lbheartbeat),
-    Route("/metrics", "prod-run's own metrics, for Prometheus: text, or OpenMetrics if asked for", "200", _metrics),
+    Route(
+        "/metrics",
+        "metrics of prod-run and of the app, all its processes together: Prometheus text, or OpenMetrics if asked for",
+        "200, 504",
+        _metrics,
+    ),
     Route(
         "/status",
         "generations, workers, sockets, reloads; in public without reasons and settings' values",

@@ -15,7 +15,7 @@ import time
 from launcher import protocol
 from launcher.logs import counters as places
 from launcher.observer import access, endpoints, state
-from launcher.observer.endpoints import About, Known, Later
+from launcher.observer.endpoints import About, Known, Later, Scrape
 from launcher.observer.http import METHODS, Reply, Request
 from launcher.observer.port import Port
 from launcher.observer.tail import Tail, Wanted
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from launcher.logs.batch import Batch, Form
     from launcher.logs.counters import Counters
+    from launcher.observer.scrape import Scraper
 
 ASK_EVERY = 1.0  # seconds
 TELL_EVERY = 0.1  # seconds: to those who follow the log, what came meanwhile at once
@@ -49,10 +50,12 @@ class Introspection:
         "_port",
         "_rows",
         "_say",
+        "_scraper",
         "_state",
         "_tail",
         "_tell_at",
         "_versions",
+        "_warn",
     )
 
     def __init__(
@@ -62,12 +65,14 @@ class Introspection:
         form: Form,
         say: Callable[[bytes], None],
         complain: Callable[[str], None],
+        *,
+        warn: Callable[[str], None],
     ) -> None:
         """
         Answer nobody yet.
 
         `listeners` are descriptors and addresses; `form` is the sink's; `say` tells the supervisor, `complain` whoever
-        reads stderr.
+        reads stderr, `warn` whoever reads the log.
         """
         self._about = About()
         self._state = state.State()
@@ -81,6 +86,8 @@ class Introspection:
         self._listeners = listeners
         self._say = say
         self._complain = complain
+        self._warn = warn
+        self._scraper: Scraper | None = None
         self._tail = Tail(form, os.getpid())
         self._is_followed = False  # somebody may wait for the next lines
         self._tell_at: float | None = None  # there are some
@@ -96,13 +103,18 @@ class Introspection:
 
     def deadline(self) -> float | None:
         """Say when `expire` is due."""
+        if self._scraper and self._scraper.is_busy:
+            return 0.0
         return min((due for due in (self._port.deadline(), self._tell_at) if due is not None), default=None)
 
     def expire(self, now: float) -> None:
-        """End what took too long."""
+        """End what took too long, and go on for a moment with what takes long."""
         self._port.expire(now)
         if self._tell_at is not None and now >= self._tell_at:
             self._tell()
+        if self._scraper and self._scraper.is_busy:
+            for scrape, reply in self._scrape(self._scraper):
+                self._port.deliver(scrape, reply)
 
     def remember(self, batch: Batch) -> None:
         """Keep some lines that go to the sink; `taken` says how many they are."""
@@ -185,7 +197,7 @@ class Introspection:
             self._complain(f"cannot answer {request.path!r}: {type(error).__name__}: {error}")
             return Reply(500, b"this is a fault of prod-run's\n")
 
-    def _answered(self, request: Request, *, by_socket: bool) -> Reply | Later | Wanted:
+    def _answered(self, request: Request, *, by_socket: bool) -> Reply | Later | Scrape | Wanted:
         found = endpoints.find(request.path)
         if found is None:
             return Reply(404, b"there is nothing here: see /\n")
@@ -204,7 +216,30 @@ class Introspection:
         if isinstance(answer, Later):
             self._say(protocol.encode("stacks", slot=answer.slot))
         self._is_followed = self._is_followed or isinstance(answer, Wanted)
+        if isinstance(answer, Scrape):
+            return self._begin(answer)
         return answer
+
+    # ── metrics ─────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self, scrape: Scrape) -> Reply | Scrape:
+        """Collect what the app counted; a little is there at once."""
+        if self._scraper is None:
+            from launcher.observer.scrape import Scraper  # noqa: PLC0415  only who is scraped needs it
+
+            self._scraper = Scraper(self._about.metrics_directory, self._counters, self._warn)
+        if self._scraper.is_busy:
+            self._scraper.begin(scrape)
+            return scrape
+        self._scraper.begin(scrape)
+        return next((reply for _, reply in self._scrape(self._scraper)), scrape)
+
+    def _scrape(self, scraper: Scraper) -> list[tuple[Scrape, Reply]]:
+        try:
+            return scraper.work(self._state, self._known)
+        except Exception as error:  # noqa: BLE001  a fault in an answer must not cost the workers' lines
+            self._complain(f"cannot collect metrics: {type(error).__name__}: {error}")
+            return [(scrape, Reply(500, b"this is a fault of prod-run's\n")) for scrape in scraper.give_up()]
 
     def _known(self) -> Known:
         now = time.monotonic()
@@ -240,6 +275,7 @@ def _about(message: protocol.Message) -> About:
         message.number("supervisor"),
         message.text("directory"),
         message.text("token_file"),
+        message.text("metrics_directory"),
         tuple(zip(names, values, origins, strict=True)),
     )
 

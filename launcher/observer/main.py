@@ -108,7 +108,14 @@ class Loop:
         """Answer at these sockets how prod-run is; each is a descriptor and an address."""
         from launcher.observer.introspection import Introspection  # noqa: PLC0415  --introspect off costs nothing
 
-        self._introspection = Introspection(listeners, self._counters, self._pen.form, self._say, self._complain)
+        self._introspection = Introspection(
+            listeners,
+            self._counters,
+            self._pen.form,
+            self._say,
+            self._complain,
+            warn=lambda text: self._tell("warning", "little room", ("reason", text)),
+        )
         self._poll.register(self._introspection.fileno(), select.EPOLLIN)
 
     def run(self) -> NoReturn:

@@ -143,7 +143,7 @@ FAMILIES = (
            lambda s, _: [((str(slot.number),), slot.restarts) for slot in s.slots]),
     Family("worker_rss_bytes", "gauge", "Resident memory of the worker in this slot.", ("slot",),
            lambda _, m: [((str(use.slot),), use.rss) for use in m.uses]),
-    Family("worker_cpu_seconds", "counter", "CPU time of the worker in this slot since its birth.", ("slot",),
+    Family("worker_cpu_seconds", "counter", "CPU time of the workers in this slot, one after the other; of two in a reload, the newer one's.", ("slot",),
            lambda _, m: [((str(use.slot),), use.cpu) for use in m.uses]),
     Family("orphans", "counter", "Processes of others that prod-run adopted and reaped.", (),
            lambda s, _: _one(s.orphans)),
@@ -173,6 +173,6 @@ FAMILIES = (
     Family("metrics_files_skipped", "counter", "Files that were empty, torn or garbage when a scrape read them.", (),
            lambda _, m: _one(m.skipped)),
     Family("metrics_free_bytes", "gauge",
-           "Room where the app's metrics are; a worker that adds a series when there is none is killed by SIGBUS.", (),
+           "Room where the app's metrics are; a new series that finds none is not counted until there is some.", (),
            lambda _, m: _one(m.free_bytes if m.free_bytes >= 0 else None)),
 )  # fmt: skip

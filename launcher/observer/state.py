@@ -108,6 +108,7 @@ class State(NamedTuple):
     listeners: tuple[Listener, ...] = ()
     checks: tuple[AppCheck, ...] = ()
     lines: Lines = Lines()
+    living: tuple[str, ...] = ()  # the identifiers of the living workers in the names of their metrics' files
 
 
 def read(rows: list[str]) -> State:
@@ -133,6 +134,7 @@ def read(rows: list[str]) -> State:
         listeners=tuple(Listener(m.text("name"), m.text("address")) for m in parts.get("listener", ())),
         reloads_by_result=tuple((m.text("result"), m.number("count")) for m in parts.get("results", ())),
         deaths_by_reason=tuple((m.text("reason"), m.number("count")) for m in parts.get("deaths", ())),
+        living=tuple(f"w{place}" for m in parts.get("living", ()) for place in m.texts("places")),
     )
 
 

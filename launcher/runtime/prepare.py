@@ -16,7 +16,7 @@ import launcher
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UsageError, explain
 from launcher.handoff import Ingress, is_kept
 from launcher.lean import NamedTuple
-from launcher.runtime import forkable, load
+from launcher.runtime import forkable, load, multiprocess
 from launcher.runtime.inputs import Inputs
 
 TYPE_CHECKING = False
@@ -142,6 +142,7 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     us = os.getpid()
     found = _Findings(Inputs(wanted, recorded))
     found.add(found.inputs.lay_over_env_files(is_ours))
+    multiprocess.offer()
     found.inputs.surround_on_demand()
     _face_clients(wanted.ingress, found)
     if wanted.config:

@@ -174,7 +174,7 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     records.begin(message)
-    multiprocess.begin("".join(message.texts("metrics_directory")), order.generation)
+    multiprocess.begin(message.text("metrics_directory"), order.generation)
     return order
 
 

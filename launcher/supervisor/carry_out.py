@@ -79,6 +79,11 @@ class Hands:
         """Return the app's listening sockets that are open here."""
         return self._births.listeners
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Return the places of the workers that have taken theirs: what stands there is their own."""
+        return tuple(sorted(child.place for child in self.children.values() if child.is_armed))
+
     # ── orders ──────────────────────────────────────────────────────────────────────────────────
 
     def _go(self, order: do.Go) -> list[on.Event]:

@@ -189,6 +189,7 @@ def _send_prepare(channel: int, handoff: Handoff, generation: int, mark: int, *,
         log_kind=handoff.log_kind,
         log_colour=handoff.log_colour,
         log_level=handoff.log_level,
+        metrics_directory=handoff.metrics_directory,
     )
     memfds = [handoff.environ_fd] if inputs < 0 else [handoff.environ_fd, inputs]
     sock = socket.socket(fileno=channel)

@@ -31,6 +31,7 @@ AT_MOST_EVERY = 0.1  # seconds between two snapshots, unless readiness changed
 PACK = 48 * 1024  # bytes of rows in one message, before they are escaped
 LONGEST_VALUE = 1000  # characters of a setting
 MOST_STACKS = 28_000  # characters, of at most four bytes each, in one message
+IN_A_ROW = 5000  # places of workers
 _UNACKED = 24  # where tcpi_unacked stands in struct tcp_info: of a listening socket its queue (linux/tcp.h)
 
 
@@ -51,6 +52,7 @@ class Introspection:
         "_looked_at",
         "_machine",
         "_observer",
+        "_places",
     )
 
     def __init__(
@@ -62,14 +64,16 @@ class Introspection:
         about: bytes,
         *,
         listeners: Callable[[], tuple[Listener, ...]],
+        places: Callable[[], tuple[int, ...]],
     ) -> None:
-        """`about` is what never changes, `listeners` returns the sockets that are open now."""
+        """`about` never changes; `listeners` returns the sockets that are open, `places` those of living workers."""
         self._machine = machine
         self._observer = observer
         self._clock = clock
         self._history = history
         self._about = about
         self._listeners = listeners
+        self._places = places
         self._configs: dict[int, bytes] = {}  # by generation
         self._life = 0  # the observer that heard the last one
         self._last: list[bytes] = []
@@ -91,7 +95,7 @@ class Introspection:
             self._due = self._looked_at + AT_MOST_EVERY
             return
         self._looked_at, self._headline, self._due = now, headline, None
-        rows = status.snapshot(machine, self._history, self._clock.skew)
+        rows = [*status.snapshot(machine, self._history, self._clock.skew), *_living(self._places())]
         if is_new:
             self._life = observer.lives
             observer.tell(self._about)
@@ -157,10 +161,19 @@ def about(handoff: Handoff, started: float) -> bytes:
         supervisor=os.getpid(),
         directory=handoff.directory,
         token_file=handoff.introspect_token_file,
+        metrics_directory=handoff.metrics_directory,
         setting_names=tuple(row[0] for row in handoff.settings),
         setting_values=tuple(protocol.shorten(row[1], LONGEST_VALUE) for row in handoff.settings),
         setting_origins=tuple(row[2] for row in handoff.settings),
     )
+
+
+def _living(places: tuple[int, ...]) -> list[bytes]:
+    """Say who lives, in rows that fit a message."""
+    return [
+        protocol.encode("living", places=tuple(map(str, places[first : first + IN_A_ROW])))
+        for first in range(0, len(places), IN_A_ROW)
+    ]
 
 
 def _packed(rows: list[bytes]) -> list[bytes]:

@@ -51,6 +51,8 @@ def main(fd: int) -> NoReturn:
         code = Exit.OS_ERROR
     for listener in (*handoff.listeners, *handoff.introspect) if handoff else ():
         unlink_if_ours(listener)
+    if handoff and handoff.metrics_directory:
+        _remove_metrics(handoff.metrics_directory)
     if handoff and handoff.pidfile_fd >= 0:
         let_go(handoff.pidfile, handoff.pidfile_fd)
     if readiness:
@@ -115,7 +117,13 @@ def _introspect(handoff: Handoff, machine: Machine, hands: Hands, clock: Clock) 
 
     observer = hands.observer
     observer.introspection = Introspection(
-        machine, observer, clock, History(), about(handoff, time.monotonic()), listeners=lambda: hands.listeners
+        machine,
+        observer,
+        clock,
+        History(),
+        about(handoff, time.monotonic()),
+        listeners=lambda: hands.listeners,
+        places=lambda: hands.places,
     )
     hands.journal.listeners.append(observer.introspection.hear)
 
@@ -128,6 +136,15 @@ def _open_control(control: Control, journal: Journal) -> None:
         journal.log("warning", "no control socket", (("path", control.path), ("reason", error.strerror or str(error))))
     else:
         journal.listeners.append(control.tell)
+
+
+def _remove_metrics(path: str) -> None:
+    from launcher import metrics_directory  # noqa: PLC0415  at the end, and not before
+
+    try:
+        metrics_directory.remove(path)
+    except OSError:
+        pass  # the next start does it
 
 
 def _unblock_signals() -> None:

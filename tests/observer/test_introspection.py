@@ -41,8 +41,10 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.metrics_directory = ""
         self.said: list[str] = []
         self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(folder / "s"))
         self.listener.listen()
@@ -54,6 +56,7 @@ class Scene:
             Form("logfmt"),
             lambda data: self.said.append(protocol.decode(data).verb),
             self.complaints.append,
+            warn=self.warnings.append,
         )
         os.close(page)
 
@@ -71,6 +74,7 @@ class Scene:
             supervisor=1,
             directory=str(self.folder),
             token_file="",
+            metrics_directory=self.metrics_directory,
             setting_names=nothing,
             setting_values=nothing,
             setting_origins=nothing,

@@ -57,6 +57,7 @@ class Scene:
         self.observer = FakeObserver()
         self.clock = Clock()
         self.listeners: tuple[Listener, ...] = ()
+        self.places: tuple[int, ...] = ()
         observer: Any = self.observer
         self.subject = Introspection(
             self.world.machine,
@@ -65,6 +66,7 @@ class Scene:
             History(),
             protocol.encode("about"),
             listeners=lambda: self.listeners,
+            places=lambda: self.places,
         )
 
     def tend(self, after: float = 1.0) -> None:

@@ -23,6 +23,7 @@ ZYGOTE = """
 import os, sys
 from launcher.runtime import multiprocess
 multiprocess.begin(sys.argv[1], int(sys.argv[2]))
+multiprocess.offer()
 from prometheus_client import Counter, Gauge, Histogram
 requests = Counter("requests", "Requests.", ["code"])
 imported = Counter("imported", "Imports.")
@@ -254,7 +255,7 @@ def test_an_app_that_chose_a_directory_keeps_it(variable: str, first: str, expec
     for name in ("own", "ours"):
         (tmp_path / name).mkdir()
     code = (
-        "from launcher.runtime import multiprocess; multiprocess.begin('ours', 1); multiprocess.become(5)\n"
+        "from launcher.runtime import multiprocess; multiprocess.begin('ours', 1); multiprocess.offer(); multiprocess.become(5)\n"
         f"{first}\nfrom prometheus_client import Counter; Counter('c', 'C.').inc(); print(os.getpid())"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
@@ -270,7 +271,7 @@ def test_an_app_without_metrics_pays_nothing() -> None:
     """prometheus_client is not imported for it, nor anything else but the hook."""
     code = (
         "import sys; sys.path.append(sys.argv[1]); import os; before = set(sys.modules);"
-        "from launcher.runtime import multiprocess; multiprocess.begin('x', 1); multiprocess.become(0);"
+        "from launcher.runtime import multiprocess; multiprocess.begin('x', 1); multiprocess.offer(); multiprocess.become(0);"
         "print(*sorted(set(sys.modules) - before))"
     )
     argv = [sys.executable, "-I", "-S", "-c", code, str(ROOT)]
@@ -279,6 +280,9 @@ def test_an_app_without_metrics_pays_nothing() -> None:
     assert set(loaded) <= {
         "__future__",
         "launcher",
+        "_operator",
+        "launcher.lean",
+        "launcher.metrics_directory",
         "launcher.runtime",
         "launcher.runtime.multiprocess",
         "launcher.runtime.on_import",

@@ -129,8 +129,9 @@ def test_a_directory_of_another_user_is_never_used(base: Path) -> None:
     found = taken("shop", base)
 
     assert (found.directory, found.lock_fd) == ("", -1)
-    assert f"there is no runtime directory, and so no control socket ({base}/prod-run: belongs to another user)" in (
-        found.note
+    assert (
+        f"there is no runtime directory, so no control socket and no metrics of the app ({base}/prod-run: belongs to another user)"
+        in (found.note)
     )
 
 

@@ -1,0 +1,143 @@
+"""
+A scrape: from the question for `/metrics` to its answer.
+
+Owns the aggregate of the app's files, the collection that is under way, and the CPU time of a slot over all its lives.
+Must never work longer than a moment at a time: lines and probes wait meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+
+from launcher import __version__
+from launcher.lean import NamedTuple
+from launcher.logs import counters as places
+from launcher.metrics_directory import LOW, low
+from launcher.observer import metrics, usage
+from launcher.observer.aggregate import Aggregate
+from launcher.observer.http import Reply
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from launcher.logs.counters import Counters
+    from launcher.observer.endpoints import Known, Scrape
+    from launcher.observer.state import State
+
+TURN = 0.002  # seconds of work; then the others
+
+
+class _Life(NamedTuple):
+    """Who is in a slot."""
+
+    pid: int
+    before: float  # seconds of CPU of those before it
+    cpu: float  # its own, when it was looked at last
+
+
+class Scraper:
+    """Collects, for all who ask for one form at a time."""
+
+    __slots__ = ("_aggregate", "_counters", "_is_low", "_lives", "_skipped", "_under_way", "_waiting", "_warn")
+
+    def __init__(self, directory: str, counters: Counters, warn: Callable[[str], None]) -> None:
+        """`directory` is empty if the app has none; `warn` says one line to people."""
+        self._aggregate = Aggregate(directory) if directory else None
+        self._counters = counters
+        self._warn = warn
+        self._is_low = False
+        self._lives: dict[int, _Life] = {}  # by slot
+        self._skipped = 0
+        self._waiting: list[Scrape] = []  # the first is under way
+        self._under_way: Iterator[bytes] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Say whether `work` has something to do."""
+        return bool(self._waiting)
+
+    def begin(self, scrape: Scrape) -> None:
+        """Take a question; those that ask the same while it is under way get the same answer."""
+        if scrape not in self._waiting:
+            self._waiting.append(scrape)
+
+    def work(self, state: State, known: Callable[[], Known]) -> list[tuple[Scrape, Reply]]:
+        """Work for a moment; return what was answered."""
+        ends = time.monotonic() + TURN
+        answers: list[tuple[Scrape, Reply]] = []
+        while self._waiting and (not answers or time.monotonic() < ends):
+            scrape = self._waiting[0]
+            if self._under_way is None:
+                self._under_way = self._collect(scrape, state, known)
+            # A generator that was left by an exception is at its end: the next one begins anew.
+            for text in self._under_way:
+                if text:
+                    answers.append((scrape, Reply(200, text, _kind(scrape))))
+                elif time.monotonic() >= ends:
+                    return answers
+            self._under_way = None
+            del self._waiting[0]
+        return answers
+
+    def give_up(self) -> list[Scrape]:
+        """Forget everything, after a fault; return who waits in vain."""
+        waiting, self._waiting, self._under_way = self._waiting, [], None
+        return waiting
+
+    def _collect(self, scrape: Scrape, state: State, known: Callable[[], Known]) -> Iterator[bytes]:
+        """Yield nothing many times, and the whole answer at last."""
+        pieces: list[bytes] = []
+        files, room = 0, -1
+        if self._aggregate:
+            self._aggregate.living = frozenset(state.living)
+            for piece in self._aggregate.collect(openmetrics=scrape.is_open):
+                pieces.append(piece)
+                yield b""
+            self._counters.add(places.SKIPPED, self._aggregate.skipped_total - self._skipped)
+            self._skipped = self._aggregate.skipped_total
+            files, room = self._aggregate.files, self._aggregate.free_bytes()
+            self._look_at(room)
+        now = known()
+        measured = metrics.Measured(
+            now.monotonic,
+            now.time,
+            __version__,
+            now.about.name,
+            self._uses(now.state),
+            files,
+            self._counters[places.SKIPPED],
+            room,
+        )
+        own = metrics.render(now.state, measured, openmetrics=scrape.is_open)
+        yield b"".join((own, *pieces, metrics.END if scrape.is_open else b""))
+
+    def _look_at(self, room: int) -> None:
+        """Warn of want of room, once until there was enough again."""
+        is_low = 0 <= room < (2 * LOW if self._is_low else LOW)
+        if is_low and not self._is_low:
+            self._warn(low(room))
+        self._is_low = is_low
+
+    def _uses(self, state: State) -> tuple[metrics.Use, ...]:
+        """Look at the processes; the CPU time of a slot never goes back, whoever is in it."""
+        newest = {worker.slot: worker for worker in sorted(state.workers, key=lambda w: w.since) if worker.pid}
+        there = {slot for slot in {*range(state.wanted), *newest} if slot >= 0}
+        self._lives = {slot: life for slot, life in self._lives.items() if slot in there}
+        uses: list[metrics.Use] = []
+        for slot in sorted(there):
+            worker = newest.get(slot)
+            used = usage.of(worker.pid) if worker else None
+            life = self._lives.get(slot)
+            if worker and used:
+                before = life.before if life else 0.0
+                if life and (life.pid != worker.pid or life.cpu > used.cpu):
+                    before += life.cpu
+                life = self._lives[slot] = _Life(worker.pid, before, used.cpu)
+            if life:
+                uses.append(metrics.Use(slot, used.rss if used else 0, life.before + life.cpu))
+        return tuple(uses)
+
+
+def _kind(scrape: Scrape) -> str:
+    return metrics.OPENMETRICS if scrape.is_open else metrics.TEXT

@@ -27,11 +27,11 @@ RESULTS = ("committed", "rejected", "rolled-back", "superseded", "pre-empted")
 
 
 class Use(NamedTuple):
-    """What the process in a slot uses; of two in a reload, the newer one."""
+    """What is used in a slot."""
 
     slot: int
-    rss: int  # bytes
-    cpu: float  # seconds since its birth
+    rss: int  # bytes; of two workers in a reload, the newer one's
+    cpu: float  # seconds, of all that were in it
 
 
 class Measured(NamedTuple):
@@ -143,8 +143,8 @@ FAMILIES = (
            lambda s, _: [((str(slot.number),), slot.restarts) for slot in s.slots]),
     Family("worker_rss_bytes", "gauge", "Resident memory of the worker in this slot.", ("slot",),
            lambda _, m: [((str(use.slot),), use.rss) for use in m.uses]),
-    Family("worker_cpu_seconds", "counter", "CPU time of the workers in this slot, one after the other; of two in a reload, the newer one's.", ("slot",),
-           lambda _, m: [((str(use.slot),), use.cpu) for use in m.uses]),
+    Family("worker_cpu_seconds", "counter", "CPU time of all workers that were in this slot, as far as scrapes saw it.",
+           ("slot",), lambda _, m: [((str(use.slot),), use.cpu) for use in m.uses]),
     Family("orphans", "counter", "Processes of others that prod-run adopted and reaped.", (),
            lambda s, _: _one(s.orphans)),
     Family("reloads", "counter", "Starts and reloads, by result.", ("result",), _reloads),

@@ -29,17 +29,16 @@ TURN = 0.002  # seconds of work; then the others
 
 
 class _Life(NamedTuple):
-    """Who is in a slot."""
+    """A worker, when it was looked at last."""
 
-    pid: int
-    before: float  # seconds of CPU of those before it
-    cpu: float  # its own, when it was looked at last
+    slot: int
+    cpu: float  # seconds
 
 
 class Scraper:
     """Collects, for all who ask for one form at a time."""
 
-    __slots__ = ("_aggregate", "_counters", "_is_low", "_lives", "_skipped", "_under_way", "_waiting", "_warn")
+    __slots__ = ("_aggregate", "_counters", "_gone", "_is_low", "_lives", "_skipped", "_under_way", "_waiting", "_warn")
 
     def __init__(self, directory: str, counters: Counters, warn: Callable[[str], None]) -> None:
         """`directory` is empty if the app has none; `warn` says one line to people."""
@@ -47,7 +46,8 @@ class Scraper:
         self._counters = counters
         self._warn = warn
         self._is_low = False
-        self._lives: dict[int, _Life] = {}  # by slot
+        self._lives: dict[int, _Life] = {}  # by PID
+        self._gone: dict[int, float] = {}  # by slot: CPU seconds of those that are not there any more
         self._skipped = 0
         self._waiting: list[Scrape] = []  # the first is under way
         self._under_way: Iterator[bytes] | None = None
@@ -121,22 +121,20 @@ class Scraper:
 
     def _uses(self, state: State) -> tuple[metrics.Use, ...]:
         """Look at the processes; the CPU time of a slot never goes back, whoever is in it."""
-        newest = {worker.slot: worker for worker in sorted(state.workers, key=lambda w: w.since) if worker.pid}
-        there = {slot for slot in {*range(state.wanted), *newest} if slot >= 0}
-        self._lives = {slot: life for slot, life in self._lives.items() if slot in there}
-        uses: list[metrics.Use] = []
-        for slot in sorted(there):
-            worker = newest.get(slot)
-            used = usage.of(worker.pid) if worker else None
-            life = self._lives.get(slot)
-            if worker and used:
-                before = life.before if life else 0.0
-                if life and (life.pid != worker.pid or life.cpu > used.cpu):
-                    before += life.cpu
-                life = self._lives[slot] = _Life(worker.pid, before, used.cpu)
-            if life:
-                uses.append(metrics.Use(slot, used.rss if used else 0, life.before + life.cpu))
-        return tuple(uses)
+        looks = [(worker, used) for worker in state.workers if worker.pid and (used := usage.of(worker.pid))]
+        lives = {worker.pid: _Life(worker.slot, used.cpu) for worker, used in looks if worker.slot >= 0}
+        for pid, life in self._lives.items():
+            if pid not in lives or lives[pid].cpu < life.cpu:  # or the number is somebody else's by now
+                self._gone[life.slot] = self._gone.get(life.slot, 0.0) + life.cpu
+        self._lives = lives
+        if not lives and not self._gone:
+            return ()  # there is nobody yet, or no /proc
+        slots = sorted({*range(state.wanted), *(life.slot for life in lives.values())})
+        newest = {worker.slot: used.rss for worker, used in sorted(looks, key=lambda look: look[0].since)}
+        totals = {slot: self._gone.get(slot, 0.0) for slot in slots}
+        for life in lives.values():
+            totals[life.slot] += life.cpu
+        return tuple(metrics.Use(slot, newest.get(slot, 0), totals[slot]) for slot in slots)
 
 
 def _kind(scrape: Scrape) -> str:

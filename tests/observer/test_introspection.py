@@ -45,6 +45,7 @@ class Scene:
         self.said: list[str] = []
         self.complaints: list[str] = []
         self.warnings: list[str] = []
+        self.clients: list[socket.socket] = []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(folder / "s"))
         self.listener.listen()
@@ -82,20 +83,39 @@ class Scene:
         self.hear("state", row=(WHOLE,), last=False)
         self.hear("state", row=(GENERATION,), last=True)
 
+    def connect(self) -> socket.socket:
+        """Return a client."""
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(self.listener.getsockname())
+        client.setblocking(False)
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Close everything, on both sides."""
+        for client in self.clients:
+            client.close()
+        self.subject.serve()
+        for sock, _ in self.subject._port._listeners.values():
+            sock.detach()
+        self.listener.close()
+
+    def take(self, client: socket.socket) -> bytes:
+        """Return what is there for a client at once."""
+        try:
+            return client.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
     def ask(self, path: str) -> bytes:
         """Ask, and return what is there at once."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(self.listener.getsockname())
-            client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            self.subject.serve()
-            client.setblocking(False)
-            try:
-                return client.recv(1 << 20)
-            except BlockingIOError:
-                return b""
-            finally:
-                client.close()
-                self.subject.serve()
+        client = self.connect()
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        self.subject.serve()
+        answer = self.take(client)
+        client.close()
+        self.subject.serve()
+        return answer
 
     @contextmanager
     def waiting(self, path: str) -> Iterator[socket.socket]:
@@ -118,9 +138,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     """One of one's own."""
     one = Scene(tmp_path)
     yield one
-    for sock, _ in one.subject._port._listeners.values():
-        sock.detach()
-    one.listener.close()
+    one.close()
 
 
 def test_nobody_is_answered_before_the_first_snapshot(scene: Scene) -> None:

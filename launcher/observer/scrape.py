@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from launcher.logs.counters import Counters
     from launcher.observer.endpoints import Known, Scrape
-    from launcher.observer.state import State
+    from launcher.observer.state import State, Worker
 
 TURN = 0.002  # seconds of work; then the others
+AT_ONCE = 16  # workers that are looked at
 
 
 class _Life(NamedTuple):
@@ -98,13 +99,19 @@ class Scraper:
             self._skipped = self._aggregate.skipped_total
             files, room = self._aggregate.files, self._aggregate.free_bytes()
             self._look_at(room)
+        looks: list[tuple[Worker, usage.Usage]] = []
+        workers = known().state.workers
+        for first in range(0, len(workers), AT_ONCE):
+            some = [worker for worker in workers[first : first + AT_ONCE] if worker.pid]
+            looks += [(worker, used) for worker in some if (used := usage.of(worker.pid))]
+            yield b""
         now = known()
         measured = metrics.Measured(
             now.monotonic,
             now.time,
             __version__,
             now.about.name,
-            self._uses(now.state),
+            self._uses(now.state.wanted, looks),
             files,
             self._counters[places.SKIPPED],
             room,
@@ -119,9 +126,8 @@ class Scraper:
             self._warn(low(room))
         self._is_low = is_low
 
-    def _uses(self, state: State) -> tuple[metrics.Use, ...]:
-        """Look at the processes; the CPU time of a slot never goes back, whoever is in it."""
-        looks = [(worker, used) for worker in state.workers if worker.pid and (used := usage.of(worker.pid))]
+    def _uses(self, wanted: int, looks: list[tuple[Worker, usage.Usage]]) -> tuple[metrics.Use, ...]:
+        """Say what is used in each slot; its CPU time never goes back, whoever is in it."""
         lives = {worker.pid: _Life(worker.slot, used.cpu) for worker, used in looks if worker.slot >= 0}
         for pid, life in self._lives.items():
             if pid not in lives or lives[pid].cpu < life.cpu:  # or the number is somebody else's by now
@@ -129,7 +135,7 @@ class Scraper:
         self._lives = lives
         if not lives and not self._gone:
             return ()  # there is nobody yet, or no /proc
-        slots = sorted({*range(state.wanted), *(life.slot for life in lives.values())})
+        slots = sorted({*range(wanted), *(life.slot for life in lives.values())})
         newest = {worker.slot: used.rss for worker, used in sorted(looks, key=lambda look: look[0].since)}
         totals = {slot: self._gone.get(slot, 0.0) for slot in slots}
         for life in lives.values():

@@ -131,6 +131,7 @@ def test_stacks_of_a_slot_are_never_taken_for_metrics() -> None:
 
 def test_a_fault_in_a_collection_costs_that_answer_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """500, one line for us, and the next scrape is answered."""
+    monkeypatch.setattr(scraping, "TURN", float("inf"))
     fill(scene.folder / "metrics", 1, 1)
     with monkeypatch.context() as patch:
         patch.setattr(scraping.metrics, "render", lambda *_, **__: {}["nothing"])

@@ -117,13 +117,13 @@ def total(found: Samples, name: str) -> float:
 LIFE = "busy.inc(); alive.set(1); [requests.labels(str(c)).inc() for c in range(5)]; took.labels('1').observe(1)"
 
 
-def test_500_lives_leave_as_many_files_as_four_workers_have(zygotes: Callable[..., Zygote], tmp_path: Path) -> None:
+def test_100_lives_leave_as_many_files_as_four_workers_have(zygotes: Callable[..., Zygote], tmp_path: Path) -> None:
     """Places are used again: the files do not become more, the totals are exact, the dead are not busy."""
     aggregate = Aggregate(str(tmp_path))
     numbers = set()
     for generation in range(1, 6):
         zygote = zygotes(generation)
-        for life in range(100):
+        for life in range(20):
             zygote.run(life % 4, LIFE)
         zygote.end()
         aggregate.living = frozenset()
@@ -132,9 +132,9 @@ def test_500_lives_leave_as_many_files_as_four_workers_have(zygotes: Callable[..
 
         assert found["imported_total", ()] == generation
         assert {code: found["requests_total", (("code", str(code)),)] for code in range(5)} == dict.fromkeys(
-            range(5), 100 * generation
+            range(5), 20 * generation
         )
-        assert found["took_count", (("code", "1"),)] == 100 * generation
+        assert found["took_count", (("code", "1"),)] == 20 * generation
         assert [one for one in found if one[0] in {"busy", "alive"}] == []
     # Of 4 places: counter, histogram, two gauges; and the archive of the zygotes' counter.
     assert numbers == {4 * 4 + 1}
@@ -167,7 +167,7 @@ def test_kills_in_the_middle_of_writing_break_no_scrape_and_lose_no_count(
         "[(requests.labels(f'{os.getpid()}-{n % 30}').inc(), took.labels(f'{place}-{n % 9}').observe(n), os.write(1, b'%d\\n' % n))"
         " for n in range(10**6)]"
     )
-    for life in range(40):
+    for life in range(20):
         pid = zygote.order(life % 3, code)
         for _ in range(chance.randrange(1, 60)):
             assert zygote.line().isdecimal()

@@ -113,7 +113,7 @@ class Introspection:
         if self._tell_at is not None and now >= self._tell_at:
             self._tell()
         if self._scraper and self._scraper.is_busy:
-            for scrape, reply in self._scrape(self._scraper):
+            for scrape, reply in self._scraper.work(self._state, self._known):
                 self._port.deliver(scrape, reply)
 
     def remember(self, batch: Batch) -> None:
@@ -220,26 +220,13 @@ class Introspection:
             return self._begin(answer)
         return answer
 
-    # ── metrics ─────────────────────────────────────────────────────────────────────────────────
-
     def _begin(self, scrape: Scrape) -> Reply | Scrape:
         """Collect what the app counted; a little is there at once."""
         if self._scraper is None:
             from launcher.observer.scrape import Scraper  # noqa: PLC0415  only who is scraped needs it
 
-            self._scraper = Scraper(self._about.metrics_directory, self._counters, self._warn)
-        if self._scraper.is_busy:
-            self._scraper.begin(scrape)
-            return scrape
-        self._scraper.begin(scrape)
-        return next((reply for _, reply in self._scrape(self._scraper)), scrape)
-
-    def _scrape(self, scraper: Scraper) -> list[tuple[Scrape, Reply]]:
-        try:
-            return scraper.work(self._state, self._known)
-        except Exception as error:  # noqa: BLE001  a fault in an answer must not cost the workers' lines
-            self._complain(f"cannot collect metrics: {type(error).__name__}: {error}")
-            return [(scrape, Reply(500, b"this is a fault of prod-run's\n")) for scrape in scraper.give_up()]
+            self._scraper = Scraper(self._about.metrics_directory, self._counters, self._complain, self._warn)
+        return self._scraper.begin(scrape, self._state, self._known)
 
     def _known(self) -> Known:
         now = time.monotonic()

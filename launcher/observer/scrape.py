@@ -39,12 +39,26 @@ class _Life(NamedTuple):
 class Scraper:
     """Collects, for all who ask for one form at a time."""
 
-    __slots__ = ("_aggregate", "_counters", "_gone", "_is_low", "_lives", "_skipped", "_under_way", "_waiting", "_warn")
+    __slots__ = (
+        "_aggregate",
+        "_complain",
+        "_counters",
+        "_gone",
+        "_is_low",
+        "_lives",
+        "_skipped",
+        "_under_way",
+        "_waiting",
+        "_warn",
+    )
 
-    def __init__(self, directory: str, counters: Counters, warn: Callable[[str], None]) -> None:
-        """`directory` is empty if the app has none; `warn` says one line to people."""
+    def __init__(
+        self, directory: str, counters: Counters, complain: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        """`directory` is empty if the app has none; `complain` says a fault of ours, `warn` one of the place's."""
         self._aggregate = Aggregate(directory) if directory else None
         self._counters = counters
+        self._complain = complain
         self._warn = warn
         self._is_low = False
         self._lives: dict[int, _Life] = {}  # by PID
@@ -58,20 +72,36 @@ class Scraper:
         """Say whether `work` has something to do."""
         return bool(self._waiting)
 
-    def begin(self, scrape: Scrape) -> None:
-        """Take a question; those that ask the same while it is under way get the same answer."""
-        if scrape not in self._waiting:
-            self._waiting.append(scrape)
+    def begin(self, scrape: Scrape, state: State, known: Callable[[], Known]) -> Reply | Scrape:
+        """
+        Take a question; those that ask the same while it is under way get the same answer.
+
+        Returns:
+            The answer, if it is there after a moment, else what `work` answers.
+        """
+        if self._waiting:
+            if scrape not in self._waiting:
+                self._waiting.append(scrape)
+            return scrape
+        self._waiting.append(scrape)
+        return next((reply for _, reply in self.work(state, known)), scrape)
 
     def work(self, state: State, known: Callable[[], Known]) -> list[tuple[Scrape, Reply]]:
         """Work for a moment; return what was answered."""
+        try:
+            return self._work(state, known)
+        except Exception as error:  # noqa: BLE001  a fault in an answer must not cost the workers' lines
+            self._complain(f"cannot collect metrics: {type(error).__name__}: {error}")
+            waiting, self._waiting, self._under_way = self._waiting, [], None
+            return [(scrape, Reply(500, b"this is a fault of prod-run's\n")) for scrape in waiting]
+
+    def _work(self, state: State, known: Callable[[], Known]) -> list[tuple[Scrape, Reply]]:
         ends = time.monotonic() + TURN
         answers: list[tuple[Scrape, Reply]] = []
         while self._waiting and (not answers or time.monotonic() < ends):
             scrape = self._waiting[0]
             if self._under_way is None:
                 self._under_way = self._collect(scrape, state, known)
-            # A generator that was left by an exception is at its end: the next one begins anew.
             for text in self._under_way:
                 if text:
                     answers.append((scrape, Reply(200, text, _kind(scrape))))
@@ -80,11 +110,6 @@ class Scraper:
             self._under_way = None
             del self._waiting[0]
         return answers
-
-    def give_up(self) -> list[Scrape]:
-        """Forget everything, after a fault; return who waits in vain."""
-        waiting, self._waiting, self._under_way = self._waiting, [], None
-        return waiting
 
     def _collect(self, scrape: Scrape, state: State, known: Callable[[], Known]) -> Iterator[bytes]:
         """Yield nothing many times, and the whole answer at last."""

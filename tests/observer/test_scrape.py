@@ -55,7 +55,7 @@ class Subject:
         os.close(page)
         self.state = State()
         self.warnings: list[str] = []
-        self.scraper = Scraper(directory, self.counters, self.warnings.append)
+        self.scraper = Scraper(directory, self.counters, self.warnings.append, self.warnings.append)
 
     def known(self) -> Known:
         """Return what the port knows now."""
@@ -63,12 +63,11 @@ class Subject:
 
     def scrape(self, scrape: Scrape = PLAIN) -> Reply:
         """Ask, and wait for the answer."""
-        self.scraper.begin(scrape)
-        answers: list[tuple[Scrape, Reply]] = []
-        while self.scraper.is_busy:
-            answers += self.scraper.work(self.state, self.known)
-        assert [one for one, _ in answers] == [scrape]
-        return answers[0][1]
+        answer = self.scraper.begin(scrape, self.state, self.known)
+        while isinstance(answer, Scrape):
+            answer = next((reply for _, reply in self.scraper.work(self.state, self.known)), scrape)
+        assert answer.status == 200, self.warnings
+        return answer
 
     def samples(self) -> Samples:
         """Ask, and read the answer."""

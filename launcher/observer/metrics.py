@@ -7,6 +7,7 @@ Owns the table of families, and their text in both forms.  Pure: the values are 
 from __future__ import annotations
 
 from launcher.lean import NamedTuple
+from launcher.observer import probes
 from launcher.observer.families import OURS, escape_help, label, number_text
 
 TYPE_CHECKING = False
@@ -128,7 +129,7 @@ FAMILIES = (
     Family("start_time_seconds", "gauge", "When prod-run was started, in seconds since 1970.", (),
            lambda s, m: _one(m.time - m.now + s.started)),
     Family("ready", "gauge", "1 if a request would be answered, as /readyz says.", (),
-           lambda s, _: _one(s.is_ready)),
+           lambda s, m: _one(probes.ready(s, m.now).is_good)),
     Family("draining", "gauge", "1 once prod-run was told to stop.", (),
            lambda s, _: _one(s.is_draining)),
     Family("generation", "gauge", "Number of the generation that serves; 0 before the first one.", (),
@@ -160,6 +161,10 @@ FAMILIES = (
            "1 if the code on disk differs, so that no worker can be replaced before a reload.", (),
            lambda s, _: _one(bool((current := _current(s)) and current.cannot_respawn))),
     Family("listen_backlog", "gauge", "Connections that no worker has accepted yet.", ("socket",), _backlog),
+    Family("check_passed", "gauge", "1 if this health check of the app ended well the last time.", ("check",),
+           lambda s, _: [((check.name,), check.is_good) for check in s.checks if check.is_good is not None]),
+    Family("check_age_seconds", "gauge", "How long ago this health check of the app ended.", ("check",),
+           lambda s, m: [((c.name,), max(0.0, m.now - c.at)) for c in s.checks if c.is_good is not None]),
     Family("log_lines", "counter", "Lines that the workers and prod-run wrote.", (),
            lambda s, _: _one(s.lines.taken)),
     Family("log_lines_passed", "counter", "Lines that the log's target has.", (),

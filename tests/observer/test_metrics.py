@@ -11,7 +11,7 @@ import pytest
 from launcher.observer import metrics
 from launcher.observer.aggregate import Aggregate
 from launcher.observer.metrics import FAMILIES, Measured, Use
-from launcher.observer.state import Generation, Lines, Listener, Reload, Slot, State, Worker
+from launcher.observer.state import AppCheck, Generation, Lines, Listener, Reload, Slot, State, Worker
 from tests.observer.test_aggregate import key, read_openmetrics, samples, scrape, write
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ FULL = State(
     reloads_by_result=(("committed", 2), ("rejected", 1)),
     deaths_by_reason=(("exit", 4), ('odd "one"\n', 1)),
     listeners=(Listener("web", "127.0.0.1:80", 9), Listener("old", "unix:/x", -1)),
+    checks=(
+        AppCheck("database", False, True, at=995.0),
+        AppCheck("disk", False, False, at=900.0),
+        AppCheck("new", False, None),
+    ),
     lines=Lines(100, 90, 6, 4),
 )
 FULL_MEASURED = MEASURED._replace(uses=(Use(0, 4096, 1.25),), files=12, skipped=2, free_bytes=2**30)
@@ -81,6 +86,9 @@ def test_each_fact_stands_where_the_table_says() -> None:
         1,
     ]
     assert value(found, "listen_backlog", socket="web") == 9
+    assert [value(found, "check_passed", check=name) for name in ("database", "disk")] == [1, 0]
+    assert [value(found, "check_age_seconds", check=name) for name in ("database", "disk")] == [5, 100]
+    assert ("prod_run_check_passed", (("check", "new"),)) not in found
     assert [value(found, f"log_lines{name}_total") for name in ("", "_passed", "_dropped", "_lost")] == [100, 90, 6, 4]
     assert [value(found, name) for name in ("metrics_files", "metrics_files_skipped_total", "metrics_free_bytes")] == [
         12,
@@ -99,6 +107,15 @@ def test_both_forms_say_the_same(state: State, measured: Measured) -> None:
     assert plain == strict
     assert ("prod_run_metrics_free_bytes", ()) not in plain or measured.free_bytes >= 0
     assert ("prod_run_listen_backlog", (("socket", "old"),)) not in plain
+
+
+def test_ready_is_what_the_probe_says() -> None:
+    """A required check of the app's counts as it does there."""
+    failing = FULL._replace(checks=(AppCheck("database", True, False, at=995.0),))
+
+    for state, expected in ((FULL, 1), (failing, 0), (FULL._replace(is_draining=True), 0)):
+        found = samples(metrics.render(state, FULL_MEASURED, openmetrics=False).decode())
+        assert value(found, "ready") == expected
 
 
 def test_the_table_is_one_of_names() -> None:

@@ -259,6 +259,7 @@ tests:
       - {series: 'prod_run_worker_restarts_total{instance="a",reason="SIGSEGV"}', values: '0+1x60'}
       - {series: 'prod_run_last_reload_successful{instance="a"}', values: '0x60'}
       - {series: 'prod_run_cannot_respawn{instance="a"}', values: '1x60'}
+      - {series: 'prod_run_check_passed{instance="a",check="database"}', values: '0x60'}
       - {series: 'prod_run_listen_backlog{instance="a",socket="web"}', values: '500x60'}
       - {series: 'prod_run_log_lines_dropped_total{instance="a"}', values: '0+3x60'}
       - {series: 'prod_run_log_lines_lost_total{instance="a"}', values: '0x60'}

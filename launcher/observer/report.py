@@ -50,6 +50,7 @@ def status(known: Known, *, is_private: bool) -> Members:
         "checks": [_check(each, known.monotonic, is_private=is_private) for each in state.checks],
         "reloads": [_reload(each, is_private=is_private) for each in state.reloads],
         "reloads_by_result": dict(state.reloads_by_result),
+        "deaths": [each._asdict() for each in state.deaths],
         "deaths_by_reason": dict(state.deaths_by_reason),
         "log_lines": state.lines._asdict(),
         "settings": [

@@ -71,6 +71,15 @@ class AppCheck(NamedTuple):
     slot: int = -1  # of the worker that looked
 
 
+class Death(NamedTuple):
+    """The end of a worker that nobody had told to end."""
+
+    slot: int
+    generation: int
+    how: str  # in words
+    at: float  # Unix time
+
+
 class Listener(NamedTuple):
     """One listening socket of the app."""
 
@@ -105,6 +114,7 @@ class State(NamedTuple):
     reloads: tuple[Reload, ...] = ()  # the last 20, the oldest first; the start is the first of them
     reloads_by_result: tuple[Count, ...] = ()
     deaths_by_reason: tuple[Count, ...] = ()  # of workers that nobody had told to end
+    deaths: tuple[Death, ...] = ()  # the last 50 of them, the oldest first
     listeners: tuple[Listener, ...] = ()
     checks: tuple[AppCheck, ...] = ()
     lines: Lines = Lines()
@@ -131,6 +141,10 @@ def read(rows: list[str]) -> State:
         slots=tuple(map(_slot, parts.get("slot", ()))),
         checks=tuple(map(_check, parts.get("check", ()))),
         reloads=tuple(map(_reload, parts.get("reload", ()))),
+        deaths=tuple(
+            Death(m.number("slot"), m.number("generation"), m.text("how"), m.seconds("at"))
+            for m in parts.get("death", ())
+        ),
         listeners=tuple(Listener(m.text("name"), m.text("address")) for m in parts.get("listener", ())),
         reloads_by_result=tuple((m.text("result"), m.number("count")) for m in parts.get("results", ())),
         deaths_by_reason=tuple((m.text("reason"), m.number("count")) for m in parts.get("deaths", ())),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from launcher.logs.formats import Record
 
 KEPT = 20  # reloads
+DEATHS = 50  # ends of workers that nobody asked for
 RESULTS = ("committed", "rejected", "rolled-back", "pre-empted")
 
 
@@ -28,6 +29,15 @@ class Reload(NamedTuple):
     took: float  # seconds; 0: not known
 
 
+class Death(NamedTuple):
+    """The end of a worker that nobody had told to end."""
+
+    slot: int
+    generation: int
+    how: str
+    at: float  # Unix time
+
+
 class Slot(NamedTuple):
     """A worker's place, over all the lives in it."""
 
@@ -39,12 +49,13 @@ class Slot(NamedTuple):
 class History:
     """Everything that a snapshot tells beyond the present."""
 
-    __slots__ = ("_began", "deaths", "listeners", "reloads", "results", "slots")
+    __slots__ = ("_began", "deaths", "last_deaths", "listeners", "reloads", "results", "slots")
 
     def __init__(self) -> None:
         self.reloads: list[Reload] = []  # the oldest first
         self.results: dict[str, int] = {}  # how often each
         self.deaths: dict[str, int] = {}  # of workers that nobody had told to end, by reason
+        self.last_deaths: list[Death] = []  # the oldest first
         self.slots: dict[int, Slot] = {}
         self.listeners: dict[str, str] = {}  # name → address
         self._began: dict[int, tuple[float, str]] = {}  # by generation: when, and who asked
@@ -67,13 +78,13 @@ class History:
                 self._left(slot, str(facts["how"]), record.time)
             case "lost worker":
                 self._left(slot, str(facts["how"]), record.time)
-                self._died(slot, str(facts["how"]))
+                self._died(Death(slot, number, str(facts["how"]), record.time))
             case "lost worker with its zygote":
-                self._died(slot, "its zygote ended")
+                self._died(Death(slot, number, "its zygote ended", record.time))
             case "stalled":
-                self._died(slot, "stalled")
+                self._died(Death(slot, number, "stalled", record.time))
             case "gave up" if slot >= 0:
-                self._died(slot, "gave up")
+                self._died(Death(slot, number, "gave up", record.time))
 
     def _ended(self, number: int, record: Record, reason: str) -> None:
         began, origin = self._began.get(number, (record.time, ""))
@@ -84,7 +95,10 @@ class History:
     def _left(self, slot: int, how: str, time: float) -> None:
         self.slots[slot] = self.slots.get(slot, Slot())._replace(last_exit=how, last_exit_at=time)
 
-    def _died(self, slot: int, how: str) -> None:
+    def _died(self, death: Death) -> None:
+        slot, how = death.slot, death.how
+        self.last_deaths.append(death)
+        del self.last_deaths[:-DEATHS]
         # What stands in brackets may differ each time, and each reason is a series for ever.
         reason = "out of memory" if "memory" in how else how.partition(" (")[0]
         self.deaths[reason] = self.deaths.get(reason, 0) + 1

@@ -186,6 +186,10 @@ def _rows_of_history(history: History) -> list[bytes]:
         )
         for reload in history.reloads
     ]
+    rows += [
+        protocol.encode("death", slot=death.slot, generation=death.generation, how=death.how, at=f"{death.at:.3f}")
+        for death in history.last_deaths
+    ]
     rows += [protocol.encode("listener", name=name, address=text) for name, text in history.listeners.items()]
     rows += [protocol.encode("results", result=result, count=count) for result, count in history.results.items()]
     rows += [protocol.encode("deaths", reason=reason, count=count) for reason, count in history.deaths.items()]

@@ -12,12 +12,12 @@ from launcher import protocol
 from launcher.handoff import Handoff, Listener, decode
 from launcher.logs.formats import Record
 from launcher.observer import state
-from launcher.observer.state import Reload, Slot, State
+from launcher.observer.state import Death, Reload, Slot, State
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor import introspection as pushing
 from launcher.supervisor import status
-from launcher.supervisor.history import KEPT, History
+from launcher.supervisor.history import DEATHS, KEPT, History
 from launcher.supervisor.introspection import AT_MOST_EVERY, Introspection, about
 from launcher.supervisor.loop import Clock
 from tests.supervisor.world import World
@@ -195,7 +195,7 @@ def test_history_is_learnt_from_what_is_said() -> None:
     scene.log("rejected", at=21.0, generation=2, reason="it\nfails")
     scene.log("lost worker", at=30.0, slot=1, generation=1, how="SIGKILL (out of memory)")
     scene.log("lost worker", at=31.0, slot=1, generation=1, how="SIGSEGV (core dumped)")
-    scene.log("stalled", slot=0, generation=1)
+    scene.log("stalled", at=31.5, slot=0, generation=1)
     scene.log("ended worker", at=32.0, slot=0, generation=1, how="SIGKILL")
     scene.log("gave up", generation=2, reason="the import did not end")
     scene.log("lost zygote", generation=1, how="exit 1")
@@ -208,19 +208,27 @@ def test_history_is_learnt_from_what_is_said() -> None:
     )
     assert dict(told.reloads_by_result) == {"committed": 1, "rejected": 1}
     assert dict(told.deaths_by_reason) == {"out of memory": 1, "SIGSEGV": 1, "stalled": 1}
+    assert told.deaths == (
+        Death(1, 1, "SIGKILL (out of memory)", 30.0),
+        Death(1, 1, "SIGSEGV (core dumped)", 31.0),
+        Death(0, 1, "stalled", 31.5),
+    )
     assert told.slots == (Slot(0, 1, "SIGKILL", 32.0), Slot(1, 2, "SIGSEGV (core dumped)", 31.0))
     assert [(each.name, each.address, each.backlog) for each in told.listeners] == [("web", "127.0.0.1:80", -1)]
 
 
 def test_history_is_bounded() -> None:
-    """The last twenty reloads, and the sum of all."""
+    """The last twenty reloads and fifty deaths, and the sum of all."""
     history = History()
     for number in range(1, 101):
         history.hear(Record(1.0, "info", "preparing", (("generation", number), ("origin", "SIGHUP"))))
         history.hear(Record(2.0, "info", "rejected", (("generation", number), ("reason", "x"))))
+        history.hear(Record(2.0, "error", "stalled", (("slot", number), ("generation", 1))))
 
     assert [each.generation for each in history.reloads] == list(range(101 - KEPT, 101))
     assert history.results == {"rejected": 100}
+    assert [each.slot for each in history.last_deaths] == list(range(101 - DEATHS, 101))
+    assert history.deaths == {"stalled": 100}
     assert len(history._began) <= KEPT
 
 

@@ -7,6 +7,8 @@ Must never ask anybody: what is known is an argument; only what a process uses i
 
 from __future__ import annotations
 
+import os
+
 from launcher.lean import NamedTuple
 from launcher.observer import probes, tail
 from launcher.observer.http import TEXT, Reply
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from launcher.observer.http import Request
     from launcher.observer.probes import Check, Probe
+    from launcher.observer.samples import Sample
     from launcher.observer.state import State
 
     Answer = Callable[["Known", "Request", "dict[str, str]", bool], "Reply | Later | Scrape | Wanted"]
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 LEAVING = ("draining", "dumping", "killed", "stuck")  # of these no stacks are taken, or they are in the log already
-_CSP = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 
 
 class About(NamedTuple):
@@ -51,6 +53,7 @@ class Known(NamedTuple):
     version: bytes | None  # version.json of the generation that serves
     config: tuple[tuple[str, str, str], ...] = ()  # its variables: name, value, origin
     log: Callable[[Wanted], Found] = lambda _: Found(b"", "", 0)
+    look: Callable[[list[int]], dict[int, list[Sample]]] = lambda _: {}  # what these processes used lately
 
 
 class Later(NamedTuple):
@@ -197,21 +200,12 @@ def _metrics(_: Known, request: Request, *__: object) -> Scrape:
     return Scrape("metrics", metrics.accepts_openmetrics(request.accept))
 
 
-def _index(known: Known, *_: object) -> Reply:
-    name = _escape(known.about.name)
-    rows = "\n".join(
-        f"<tr><td>{_link(route.path)}<td>{'private' if route.is_private else 'public'}<td>{_escape(route.meaning)}"
-        for route in ROUTES
-    )
-    text = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>prod-run: {name}</title>\n'
-        f"<h1>{name}</h1>\n<p>{_escape(known.state.sentence)}\n<table>\n{rows}\n</table>\n</html>\n"
-    )
-    return Reply(200, text.encode("utf-8", "backslashreplace"), HTML, (_CSP,))
+def _index(known: Known, request: Request, _: object, is_private: bool) -> Reply:  # noqa: FBT001
+    from launcher.observer.page import whole  # noqa: PLC0415  only who looks at the page needs it
 
-
-def _link(path: str) -> str:
-    return path if any(map(is_open, path.split("/"))) else f'<a href="{path}">{path}</a>'
+    nonce = os.urandom(16).hex()
+    body = whole.render(known, known.look(whole.pids(known)), request.options, nonce, is_private=is_private)
+    return Reply(200, body, HTML, (("Content-Security-Policy", whole.policy(nonce)),))
 
 
 def _json(status: int, value: object) -> Reply:
@@ -220,12 +214,8 @@ def _json(status: int, value: object) -> Reply:
     return Reply(status, json.dumps(value, indent=2).encode() + b"\n", JSON)
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
 ROUTES: tuple[Route, ...] = (
-    Route("/", "this table", "200", _index, HTML),
+    Route("/", "how it is, for people: one page, live; `?live` is its inner part", "200", _index, HTML),
     Route("/livez", "the supervisor answers; also while draining, and while no worker is up", "200, 503", _livez),
     Route("/livez/CHECK", "one check of it", "200, 503, 404", _livez),
     Route(

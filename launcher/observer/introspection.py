@@ -14,10 +14,11 @@ import time
 
 from launcher import protocol
 from launcher.logs import counters as places
-from launcher.observer import access, endpoints, state
+from launcher.observer import access, endpoints, state, usage
 from launcher.observer.endpoints import About, Known, Later, Scrape
 from launcher.observer.http import METHODS, Reply, Request
 from launcher.observer.port import Port
+from launcher.observer.samples import Sample, Samples
 from launcher.observer.tail import Tail, Wanted
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class Introspection:
         "_listeners",
         "_port",
         "_rows",
+        "_samples",
         "_say",
         "_scraper",
         "_state",
@@ -88,6 +90,7 @@ class Introspection:
         self._complain = complain
         self._warn = warn
         self._scraper: Scraper | None = None
+        self._samples = Samples(usage.of)
         self._tail = Tail(form, os.getpid())
         self._is_followed = False  # somebody may wait for the next lines
         self._tell_at: float | None = None  # there are some
@@ -105,11 +108,13 @@ class Introspection:
         """Say when `expire` is due."""
         if self._scraper and self._scraper.is_busy:
             return 0.0
-        return min((due for due in (self._port.deadline(), self._tell_at) if due is not None), default=None)
+        times = (self._port.deadline(), self._tell_at, self._samples.deadline())
+        return min((due for due in times if due is not None), default=None)
 
     def expire(self, now: float) -> None:
         """End what took too long, and go on for a moment with what takes long."""
         self._port.expire(now)
+        self._samples.tick((worker.pid for worker in self._state.workers if worker.pid), now)
         if self._tell_at is not None and now >= self._tell_at:
             self._tell()
         if self._scraper and self._scraper.is_busy:
@@ -248,7 +253,11 @@ class Introspection:
             self._versions.get(self._state.current),
             self._configs.get(self._state.current, ()),
             self._tail.read,
+            self._look,
         )
+
+    def _look(self, pids: list[int]) -> dict[int, list[Sample]]:
+        return self._samples.look(pids, time.monotonic())
 
     def _read_token(self) -> bytes:
         return (_read(self._about.token_file) or b"").strip()

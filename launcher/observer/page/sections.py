@@ -1,0 +1,245 @@
+"""
+The parts of the page that everybody sees: workers, generations, reloads, crashes, sockets, checks.
+
+Owns what stands in which column.  Pure.
+"""
+
+from __future__ import annotations
+
+from launcher.lean import NamedTuple
+from launcher.observer import probes
+from launcher.observer.page import sparkline, words
+from launcher.observer.page.headline import LEAVING, UP, finished
+from launcher.observer.page.markup import Markup, between, join, tag
+from launcher.observer.page.tables import MOST, Row, section, table
+from launcher.observer.page.words import BAD, BUSY, OK, QUIET, UNKNOWN, WARNING, ago, count, mark
+from launcher.observer.samples import Sample, shares
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.observer.endpoints import Known
+    from launcher.observer.state import Death, State, Worker
+
+_STATES = {
+    "ordered": (BUSY, "starting"),
+    "booting": (BUSY, "starting"),
+    "entered": (BUSY, "starting"),
+    "ready": (OK, "ready, held back"),
+    "serving": (OK, "serving"),
+    "draining": (QUIET, "draining"),
+    "dumping": (BAD, "stuck, writes its stacks"),
+    "killed": (WARNING, "being killed"),
+    "stuck": (BAD, "survived SIGKILL"),
+}
+_RESULTS = {"committed": (OK, "committed"), "rejected": (BAD, "rejected"), "rolled-back": (BAD, "rolled back")}
+_PHASES = {
+    "preparing": (BUSY, "importing the app"),
+    "filling": (BUSY, "starting workers"),
+    "rolling": (BUSY, "taking over"),
+    "committed": (OK, "serving"),
+    "retiring": (QUIET, "retiring"),
+    "rejected": (BAD, "rejected"),
+}
+_SCALES = (3600.0, 6 * 3600.0, 24 * 3600.0)  # seconds of the crash strip
+_STEADY = 4 * 1024 * 1024  # bytes: a smaller change is no slope
+
+
+class Seen(NamedTuple):
+    """What is known, and what of it may be shown."""
+
+    known: Known  # the public part only, unless it is private
+    is_private: bool
+    samples: dict[int, list[Sample]]  # by PID
+
+    @property
+    def clock(self) -> words.Clock:
+        """Return now."""
+        return words.Clock(self.known.time, self.known.monotonic)
+
+
+# ── workers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def workers(seen: Seen) -> Markup:
+    """Every worker process, and the slots that have none."""
+    state = seen.known.state
+    slots = {slot.number: slot for slot in state.slots}
+    rows: list[tuple[tuple[int, int, int], Row]] = []
+    for worker in state.workers:
+        slot = slots.get(worker.slot)
+        ended = (str(slot.restarts) if slot and slot.restarts else "", _last_end(seen, worker.slot) if slot else "")
+        row = (*_identity(worker, seen), *_use(seen, worker.pid), *ended, words.shorten(worker.says, 200))
+        rows.append(((worker.state in UP, worker.slot, worker.generation), (*row, _stacks(worker, seen))))
+    for number in sorted(set(range(state.wanted)) - {worker.slot for worker in state.workers}):
+        level, text = (QUIET, "finished") if number in finished(state) else (WARNING, "not running")
+        slot = slots.get(number)
+        ended = (str(slot.restarts) if slot and slot.restarts else "", _last_end(seen, number))
+        rows.append(((False, number, 0), (str(number), mark(level, text), "", "", "", "", "", *ended, "", "")))
+    # In a crowd those in trouble come first: they are what somebody looks for.
+    rows.sort(key=lambda row: row[0] if len(rows) > MOST else row[0][1:])
+    headings = (
+        "Worker", "State", "Generation", "PID", "Age", "Memory", "CPU", "Crashes", "Last end", "Says", "Stacks",
+    )  # fmt: skip
+    listed = table("workers", headings, (row for _, row in rows), "No worker is running.", numbers="n nnnnnn")
+    return section("workers", "Workers", listed, about="memory is RSS; lines show the last 2 min")
+
+
+def _identity(worker: Worker, seen: Seen) -> tuple[str, str, str, str, str]:
+    level, text = _STATES.get(worker.state, (QUIET, worker.state))
+    since = words.age(seen.clock.unix(worker.since), seen.known.time)
+    return str(worker.slot), mark(level, text), str(worker.generation), str(worker.pid or UNKNOWN), since
+
+
+def _use(seen: Seen, pid: int) -> tuple[str, str]:
+    samples = seen.samples.get(pid, []) if pid else []
+    if not samples:
+        return "", ""
+    now, last = seen.known.monotonic, samples[-1]
+    sizes = [each.rss for each in samples]
+    low, high = min(sizes), max(sizes)
+    middle = (low + high) / 2
+    half = max(high - low, _STEADY) / 2
+    told = f"memory: {words.size(low)} to {words.size(high)} in the last 2 min"
+    drawn = sparkline.line([(s.at, s.rss) for s in samples], now, (middle - half, middle + half), told)
+    memory = join(drawn, Markup(" "), tag("span", words.size(last.rss)))
+    used = shares(samples)
+    if not used:
+        return memory, tag("span", UNKNOWN, title="measured in 2 s")
+    most = max(share for _, share in used)
+    told = f"CPU: up to {words.percent(most)} of one CPU in the last 2 min"
+    drawn = sparkline.line(used, now, (0.0, max(most, 1.0)), told)
+    return memory, join(drawn, Markup(" "), tag("span", words.percent(used[-1][1])))
+
+
+def _last_end(seen: Seen, number: int) -> str:
+    slot = next((each for each in seen.known.state.slots if each.number == number and each.last_exit), None)
+    return join(slot.last_exit, ", ", ago(slot.last_exit_at, seen.known.time)) if slot else ""
+
+
+def _stacks(worker: Worker, seen: Seen) -> str:
+    if not (seen.is_private and worker.pid and worker.state not in LEAVING):
+        return ""
+    label = f"stacks of worker {worker.slot}"
+    return tag("a", "stacks", href=f"/workers/{worker.slot}/stacks", aria_label=label)
+
+
+# ── generations and reloads ─────────────────────────────────────────────────────────────────────
+
+
+def generations(seen: Seen) -> Markup:
+    """What is there of each."""
+    rows = []
+    for each in reversed(seen.known.state.generations):
+        level, text = _PHASES.get(each.phase, (QUIET, each.phase))
+        remarks = []
+        if each.stale_since is not None:
+            age = words.age(seen.clock.unix(each.stale_since), seen.known.time)
+            remarks.append(join("older than what was asked for ", age, " ago"))
+        if each.cannot_respawn:
+            remarks.append(join("cannot start workers any more: ", each.cannot_respawn))
+        zygote = f"{each.zygote} ({each.zygote_state})" if each.zygote else ""
+        workers = sum(worker.generation == each.number for worker in seen.known.state.workers)
+        since = words.age(seen.clock.unix(each.since), seen.known.time)
+        row = (str(each.number), mark(level, text), str(workers), since, each.origin, zygote)
+        rows.append((*row, between("; ", remarks)))
+    headings = ("Generation", "Phase", "Workers", "Age", "Asked by", "Zygote", "Remarks")
+    listed = table("generations", headings, rows, "There is none.", numbers="n nn")
+    return section("generations", "Generations", listed)
+
+
+def reloads(seen: Seen) -> Markup:
+    """How the start and the last reloads ended, the newest first."""
+    state, now = seen.known.state, seen.known.time
+    rows = []
+    for each in reversed(state.reloads):
+        level, text = _RESULTS.get(each.result, (QUIET, each.result))
+        row = (ago(each.at, now), str(each.generation), mark(level, text), each.origin, words.took(each.took))
+        rows.append((*row, words.reason(each.reason) if each.reason else ""))
+    headings = ("When", "Generation", "Result", "Asked by", "Took", "Reason")
+    sums = ", ".join(f"{number} {result}" for result, number in state.reloads_by_result)
+    listed = table("reloads", headings, rows, "None so far.", numbers=" n  n")
+    return section("reloads", "Start and reloads", listed, about=sums)
+
+
+# ── crashes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def crashes(seen: Seen) -> Markup:
+    """Ends of workers that nobody asked for: when in a strip, and the last ones in a table."""
+    state, now = seen.known.state, seen.known.time
+    if not state.deaths:
+        return section("crashes", "Crashes", tag("p", "No worker has crashed.", class_="none"))
+    oldest = now - state.deaths[0].at
+    window = next((scale for scale in _SCALES if oldest <= scale), _SCALES[-1])
+    times = [each.at for each in state.deaths if each.at > now - window]
+    told = f"{count(len(times), 'crash', 'crashes')} in the last {words.span(window)}"
+    axis = tag("p", tag("span", f"{words.span(window)} ago"), tag("span", "now"), class_="axis", aria_hidden="true")
+    drawn = tag("div", sparkline.strip(times, now, window, told), axis, class_="strip-box")
+    rows = [_crash(each, now) for each in reversed(state.deaths)]
+    listed = table("crashes", ("When", "Worker", "Generation", "Ended with"), rows[:10], "", numbers=" nn")
+    rest = table("crashes-before", ("When", "Worker", "Generation", "Ended with"), rows[10:], "", numbers=" nn")
+    older = tag("details", tag("summary", f"{len(rows) - 10} before these"), rest, id="older") if rows[10:] else ""
+    total = sum(number for _, number in state.deaths_by_reason)
+    sums = ", ".join(f"{how}: {number}" for how, number in state.deaths_by_reason)
+    kept = f"; the last {len(rows)} are listed" if total > len(rows) else ""
+    return section("crashes", "Crashes", drawn, listed, older, about=f"{sums}{kept}")
+
+
+def _crash(death: Death, now: float) -> Row:
+    return ago(death.at, now), str(death.slot), str(death.generation), death.how
+
+
+# ── sockets and checks ──────────────────────────────────────────────────────────────────────────
+
+
+def sockets(seen: Seen) -> Markup:
+    """Where the app listens, and how many connections wait there."""
+    rows = [
+        (each.name, each.address, str(each.backlog) if each.backlog >= 0 else "not known")
+        for each in seen.known.state.listeners
+    ]
+    listed = table("sockets", ("Name", "Address", "Connections waiting"), rows, "The app has none.", numbers="  n")
+    return section("sockets", "Sockets", listed)
+
+
+def checks(seen: Seen) -> Markup:
+    """What `/readyz` looks at."""
+    rows = [
+        (
+            check.name,
+            mark(OK, "ok") if check.is_good else mark(WARNING if check.is_warning else BAD, "failed"),
+            "" if check.is_good else check.reason,
+            "" if check.is_good else words.shorten(check.details, 300),
+        )
+        for check in probes.ready(seen.known.state).checks
+    ]
+    return section("checks", "Checks", table("checks", ("Check", "Result", "Why", "Details"), rows, ""))
+
+
+# ── at a glance ─────────────────────────────────────────────────────────────────────────────────
+
+
+def glance(seen: Seen) -> Markup:
+    """The figures that somebody compares first."""
+    state, now = seen.known.state, seen.known.time
+    sizes = [samples[-1].rss for pid, samples in seen.samples.items() if samples and pid in _pids(state)]
+    used = [pairs[-1][1] for pairs in (shares(seen.samples.get(pid, [])) for pid in _pids(state)) if pairs]
+    waiting = [each.backlog for each in state.listeners if each.backlog >= 0]
+    last = state.reloads[-1] if state.reloads else None
+    hour = sum(each.at > now - _SCALES[0] for each in state.deaths)
+    tiles: list[tuple[str, str]] = [
+        ("Crashes, last hour", f"{hour}+" if hour == len(state.deaths) >= 50 else str(hour)),  # noqa: PLR2004
+        (
+            "Last reload" if len(state.reloads) > 1 else "Start",
+            join(last.result, ", ", ago(last.at, now)) if last else UNKNOWN,
+        ),
+        ("Memory of workers", words.size(sum(sizes)) if sizes else UNKNOWN),
+        ("CPU of workers", words.percent(sum(used)) if used else UNKNOWN),
+        ("Connections waiting", str(sum(waiting)) if waiting else UNKNOWN),
+        ("Log lines", f"{state.lines.taken:,}"),
+    ]
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in tiles), class_="glance")
+
+
+def _pids(state: State) -> set[int]:
+    return {worker.pid for worker in state.workers if worker.pid}

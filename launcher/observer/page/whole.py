@@ -1,0 +1,132 @@
+"""
+The page at `/`: everything for people, in one file that needs nothing else.
+
+Owns the order of its parts, the template, and the policy that a browser is to hold it to.
+Must never hold up the loop for long: what has many rows is bounded (`tables.MOST`).
+The script asks for `/?live`, the inner part alone, and brings what is on the screen up to it: one renderer for both.
+"""
+
+from __future__ import annotations
+
+import os
+
+from launcher import __version__
+from launcher.observer import withheld
+from launcher.observer.page import private, sections, words
+from launcher.observer.page.headline import Headline, headline
+from launcher.observer.page.markup import Markup, escape, join, tag
+from launcher.observer.page.sections import Seen
+from launcher.observer.page.tables import MOST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from launcher.observer.endpoints import Known
+    from launcher.observer.samples import Sample
+
+TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
+FEW = 32  # workers: of more, the page is asked for less often
+_COLOURS = {words.OK: "1a7f47", words.BUSY: "2563c9", words.WARNING: "b45f06", words.BAD: "c62f2f"}
+_DRAWN = {
+    words.OK: "<circle cx='8' cy='8' r='7'/>",
+    words.BUSY: "<circle cx='8' cy='8' r='7'/>",
+    words.WARNING: "<path d='M8 1l7.5 14H.5z'/>",
+    words.BAD: "<path d='M1 1h14v14H1z'/>",
+}
+_template: list[tuple[bool, str]] = []  # read when somebody asks
+
+
+def policy(nonce: str) -> str:
+    """Return the Content-Security-Policy: our own script and style, and questions to ourselves."""
+    return (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
+        "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    )
+
+
+def render(
+    known: Known, samples: dict[int, list[Sample]], options: tuple[str, ...], nonce: str, *, is_private: bool
+) -> bytes:
+    """Return the page; the inner part alone if `live` is among the options."""
+    seen = Seen(known if is_private else withheld.withhold(known), is_private, samples)
+    head = headline(seen.known)
+    title = f"{words.SHAPES[head.level]} {known.about.name}: {head.pill.lower()}"
+    every = "2000" if len(known.state.workers) <= FEW else "5000"
+    inner = _inner(seen, head)
+    live = tag("div", inner, id="live", data_title=title, data_icon=_icon(head.level), data_every=every)
+    if any(option.partition("=")[0] == "live" for option in options):
+        text: str = live
+    else:
+        parts = {"title": escape(title), "icon": escape(_icon(head.level)), "nonce": nonce, "live": live}
+        text = "".join([parts[piece] if is_place else piece for is_place, piece in _pieces()])
+    return text.encode("utf-8", "backslashreplace")
+
+
+def pids(known: Known) -> list[int]:
+    """Return whose use is to be measured."""
+    return [worker.pid for worker in known.state.workers if worker.pid][:MOST]
+
+
+def _pieces() -> list[tuple[bool, str]]:
+    """Return the template, taken apart: text, and the names of what is to be put between."""
+    if not _template:
+        with open(TEMPLATE, encoding="utf-8") as file:
+            first, *others = file.read().split("{{")
+        _template.append((False, first))
+        for other in others:
+            name, _, text = other.partition("}}")
+            _template.extend(((True, name), (False, text)))
+    return _template
+
+
+def _icon(level: str) -> str:
+    """Draw what stands in the browser's tab."""
+    return (
+        "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' "
+        f"fill='%23{_COLOURS[level]}'>{_DRAWN[level]}</svg>"
+    )
+
+
+def _inner(seen: Seen, head: Headline) -> Markup:
+    parts = [
+        sections.workers(seen),
+        sections.reloads(seen),
+        sections.crashes(seen),
+        sections.generations(seen),
+        sections.checks(seen),
+        sections.sockets(seen),
+    ]
+    if seen.is_private:
+        parts.append(private.configuration(seen))
+    main = tag("main", sections.glance(seen), *parts)
+    return join(_header(seen, head), main)
+
+
+def _header(seen: Seen, head: Headline) -> Markup:
+    known = seen.known
+    now = known.time
+    started = seen.clock.unix(known.about.started)
+    facts = [
+        join("prod-run ", __version__),
+        join("PID ", str(known.about.supervisor)),
+        join("up for ", words.age(started, now)),
+        join("as of ", tag("time", words.exact(now)[11:], datetime=words.exact(now)[:19].replace(" ", "T") + "Z")),
+    ]
+    since = tag("p", "since ", words.exact(head.since), ", ", words.ago(head.since, now), class_="since")
+    notes = [
+        tag("li", words.mark(note.level, note.text), *(_beside(note.at, note.details, now))) for note in head.notes
+    ]
+    return tag(
+        "header",
+        tag("p", words.mark(head.level, head.pill), class_="pill"),
+        tag("h1", known.about.name),
+        tag("p", head.sentence, role="status", id="state"),
+        since if head.since else "",
+        tag("ul", *notes, class_="notes") if notes else "",
+        tag("ul", *(tag("li", fact) for fact in facts), class_="facts"),
+        class_=head.level,
+    )
+
+
+def _beside(at: float, details: str, now: float) -> list[str]:
+    when: list[str] = [Markup(" "), words.ago(at, now)] if at else []
+    return [*when, tag("div", words.reason(details), class_="details")] if details else when

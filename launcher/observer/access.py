@@ -38,6 +38,9 @@ def judge(
     A wrong token is refused even where none is needed: whoever sends one wants to know.
     """
     if by_socket:
+        # The socket may stand behind a port of somebody's own machine (`ssh -L`), and so before that one's browser.
+        if "." in request.host and not is_number(request.host):
+            return Judgement(False, Reply(403, b"through the socket, ask for localhost, not for a name with a dot\n"))
         return Judgement(is_private=True)
     if read_token is not None and request.authorization:
         token = read_token()

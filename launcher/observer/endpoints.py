@@ -201,10 +201,17 @@ def _metrics(_: Known, request: Request, *__: object) -> Scrape:
 
 
 def _index(known: Known, request: Request, _: object, is_private: bool) -> Reply:  # noqa: FBT001
-    from launcher.observer.page import whole  # noqa: PLC0415  only who looks at the page needs it
+    from launcher.observer.page import sections, whole  # noqa: PLC0415  only who looks at the page needs it
 
     nonce = os.urandom(16).hex()
-    body = whole.render(known, known.look(whole.pids(known)), request.options, nonce, is_private=is_private)
+    paths = tuple(
+        (route.path, route.meaning)
+        for route in ROUTES
+        if not any(map(is_open, route.path.split("/"))) and (is_private or not route.is_private)
+    )
+    uses = known.look(whole.pids(known))
+    seen = sections.Seen(known, is_private, uses, request.options, os.uname().nodename, paths)
+    body = whole.render(seen, nonce)
     return Reply(200, body, HTML, (("Content-Security-Policy", whole.policy(nonce)),))
 
 

@@ -16,8 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from launcher.observer.usage import Usage
-
 EVERY = 2.0  # seconds
 WINDOW = 120.0  # seconds
 LONGER = 30.0  # seconds after the last look
@@ -38,8 +36,8 @@ class Samples:
 
     __slots__ = ("_by_pid", "_due", "_measure", "_until")
 
-    def __init__(self, measure: Callable[[int], Usage | None]) -> None:
-        """`measure` tells what a process uses; None: nobody knows."""
+    def __init__(self, measure: Callable[[int], tuple[int, float] | None]) -> None:
+        """`measure` tells bytes and seconds of a process; None: nobody knows."""
         self._measure = measure
         self._by_pid: dict[int, list[Sample]] = {}
         self._due: float | None = None
@@ -72,7 +70,7 @@ class Samples:
             kept = [each for each in self._by_pid.get(pid, ()) if each.at > now - WINDOW]
             used = self._measure(pid)
             if used:
-                kept.append(Sample(now, used.rss, used.cpu))
+                kept.append(Sample(now, *used))
             fresh[pid] = kept
         self._by_pid = fresh
         self._due = now + EVERY

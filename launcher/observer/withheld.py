@@ -7,6 +7,8 @@ Pure.  What is taken out here cannot be shown by mistake further on.
 
 from __future__ import annotations
 
+from launcher.observer.tail import Found
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
@@ -18,6 +20,7 @@ def withhold(known: Known) -> Known:
     return known._replace(
         about=known.about._replace(directory="", token_file="", settings=()),
         config=(),
+        log=lambda _: Found(b"", "", 0),
         state=state._replace(
             generations=tuple(
                 each._replace(stale_because="", cannot_respawn="withheld" if each.cannot_respawn else "")

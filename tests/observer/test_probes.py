@@ -146,6 +146,14 @@ def judge(
 def test_the_unix_socket_is_private() -> None:
     """Whoever may connect to it may see everything, and needs no Host."""
     assert judge(by_socket=True, host="", token=None) == (True, 0)
+    for host in ("localhost:8900", "127.0.0.1:8900", "[::1]:8900", "x"):
+        assert judge(by_socket=True, host=host, token=None) == (True, 0)
+
+
+def test_a_name_in_the_dns_does_not_lead_a_browser_through_a_tunnel() -> None:
+    """`ssh -L` puts the socket before somebody's browser, and any page there could have its name lead to it."""
+    for host in ("evil.example", "evil.example:8900", "1.2.3.4.evil.example"):
+        assert judge(by_socket=True, host=host, token=None) == (False, 403)
 
 
 @pytest.mark.parametrize(

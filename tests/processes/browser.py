@@ -15,6 +15,7 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,14 @@ _FLAGS = (
     "--no-first-run",
     "--remote-debugging-pipe",
 )
+# Chromium reads descriptor 3 and writes 4; a number above what the shells can name may be what we got.
+_ENTRY = """
+import os, sys
+for number, wanted in zip([os.dup(int(word)) for word in sys.argv[1:3]], (13, 14)):
+    os.dup2(number, wanted)
+os.dup2(13, 3), os.dup2(14, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -46,9 +55,8 @@ class Browser:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         argv = [str(CHROMIUM), *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        # Chromium reads descriptor 3 and writes 4; the shell puts them there without a thread's danger of preexec_fn.
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *argv],
+            [sys.executable, "-c", _ENTRY, str(theirs_in), str(theirs_out), *argv],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -61,10 +69,20 @@ class Browser:
         self._received = b""
         self._number = 0
         self._session = ""
+        self._context = ""
         self.complaints: list[str] = []
         self.loads = 0
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self.begin()
+
+    def begin(self) -> None:
+        """Have a page that knows nothing of the one before."""
+        self._session = ""
+        if self._context:
+            self._call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._context = self._call("Target.createBrowserContext")["browserContextId"]
+        target = self._call("Target.createTarget", url="about:blank", browserContextId=self._context)["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.complaints, self.loads = [], 0
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
             self._call(f"{domain}.enable")
 
@@ -82,6 +100,10 @@ class Browser:
         """Load a page and wait until it is there."""
         before = self.loads
         self._call("Page.navigate", url=url)
+        self.wait_for_load(before)
+
+    def wait_for_load(self, before: int) -> None:
+        """Wait until more pages were loaded than `before`."""
         deadline = time.monotonic() + LIMIT
         while self.loads == before:
             self._take(deadline)
@@ -153,7 +175,8 @@ class Browser:
             self._received += piece
         raw, _, self._received = self._received.partition(b"\0")
         told: dict[str, Any] = json.loads(raw)
-        self._note(told)
+        if told.get("sessionId") == self._session:
+            self._note(told)
         return told
 
     def _note(self, told: dict[str, Any]) -> None:
@@ -183,10 +206,16 @@ def _forward(listener: socket.socket, path: Path) -> None:
             client, _ = listener.accept()
         except OSError:
             return
-        server = socket.socket(socket.AF_UNIX)
+        threading.Thread(target=_carry, args=(client, path), daemon=True).start()
+
+
+def _carry(client: socket.socket, path: Path) -> None:
+    with client, socket.socket(socket.AF_UNIX) as server:
         server.connect(str(path))
-        for one, other in ((client, server), (server, client)):
-            threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        _pump(client, server)
+        back.join(LIMIT)
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -29,12 +29,12 @@ def escape(text: str) -> Markup:
     return Markup(text.translate(_SIGNS))
 
 
-def tag(name: str, *content: str, **attributes: str) -> Markup:
+def tag(name: str, /, *content: str, **attributes: str) -> Markup:
     """Write an element; `class_` is `class`, other underscores are hyphens, and empty attributes are left out."""
     return Markup(f"{_begin(name, attributes)}{join(*content)}</{name}>")
 
 
-def void(name: str, **attributes: str) -> Markup:
+def void(name: str, /, **attributes: str) -> Markup:
     """Write an element that has no end."""
     return _begin(name, attributes)
 

@@ -18,7 +18,7 @@ from launcher.observer.samples import Sample, shares
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
-    from launcher.observer.state import Death, State, Worker
+    from launcher.observer.state import Death, Slot, State, Worker
 
 _STATES = {
     "ordered": (BUSY, "starting"),
@@ -41,6 +41,7 @@ _PHASES = {
     "rejected": (BAD, "rejected"),
 }
 _SCALES = (3600.0, 6 * 3600.0, 24 * 3600.0)  # seconds of the crash strip
+_LITTLE = 0.1  # of one CPU: less is drawn as less
 _STEADY = 4 * 1024 * 1024  # bytes: a smaller change is no slope
 
 
@@ -50,6 +51,9 @@ class Seen(NamedTuple):
     known: Known  # the public part only, unless it is private
     is_private: bool
     samples: dict[int, list[Sample]]  # by PID
+    options: tuple[str, ...] = ()  # of the query
+    host: str = ""  # the machine's name
+    paths: tuple[tuple[str, str], ...] = ()  # that can be asked without a word of one's own, and what they answer
 
     @property
     def clock(self) -> words.Clock:
@@ -65,23 +69,25 @@ def workers(seen: Seen) -> Markup:
     state = seen.known.state
     slots = {slot.number: slot for slot in state.slots}
     rows: list[tuple[tuple[int, int, int], Row]] = []
+    scale = max((share for each in seen.samples.values() for _, share in shares(each)), default=0.0)
     for worker in state.workers:
         slot = slots.get(worker.slot)
-        ended = (str(slot.restarts) if slot and slot.restarts else "", _last_end(seen, worker.slot) if slot else "")
-        row = (*_identity(worker, seen), *_use(seen, worker.pid), *ended, words.shorten(worker.says, 200))
-        rows.append(((worker.state in UP, worker.slot, worker.generation), (*row, _stacks(worker, seen))))
+        row = (*_identity(worker, seen), *_use(seen, worker.pid, scale), _stacks(worker, seen), _ends(slot, seen))
+        rows.append(((worker.state in UP, worker.slot, worker.generation), (*row, words.shorten(worker.says, 200))))
     for number in sorted(set(range(state.wanted)) - {worker.slot for worker in state.workers}):
         level, text = (QUIET, "finished") if number in finished(state) else (WARNING, "not running")
-        slot = slots.get(number)
-        ended = (str(slot.restarts) if slot and slot.restarts else "", _last_end(seen, number))
-        rows.append(((False, number, 0), (str(number), mark(level, text), "", "", "", "", "", *ended, "", "")))
+        ends = _ends(slots.get(number), seen)
+        rows.append(((False, number, 0), (str(number), mark(level, text), "", "", "", "", "", "", ends, "")))
     # In a crowd those in trouble come first: they are what somebody looks for.
-    rows.sort(key=lambda row: row[0] if len(rows) > MOST else row[0][1:])
+    first = 0 if len(rows) > MOST else 1
+    rows.sort(key=lambda row: row[0][first:])
     headings = (
-        "Worker", "State", "Generation", "PID", "Age", "Memory", "CPU", "Crashes", "Last end", "Says", "Stacks",
+        "Worker", "State", "Generation", "PID", "Age", "Memory", "CPU", "Stacks", "Crashes", "Says",
     )  # fmt: skip
-    listed = table("workers", headings, (row for _, row in rows), "No worker is running.", numbers="n nnnnnn")
-    return section("workers", "Workers", listed, about="memory is RSS; lines show the last 2 min")
+    listed = table("workers", headings, (row for _, row in rows), "No worker is running.", kinds="   nnnn ww")
+    return section(
+        "workers", "Workers", listed, about="memory is RSS; lines show the last 2 min, those of CPU on one scale"
+    )
 
 
 def _identity(worker: Worker, seen: Seen) -> tuple[str, str, str, str, str]:
@@ -90,7 +96,7 @@ def _identity(worker: Worker, seen: Seen) -> tuple[str, str, str, str, str]:
     return str(worker.slot), mark(level, text), str(worker.generation), str(worker.pid or UNKNOWN), since
 
 
-def _use(seen: Seen, pid: int) -> tuple[str, str]:
+def _use(seen: Seen, pid: int, scale: float) -> tuple[str, str]:
     samples = seen.samples.get(pid, []) if pid else []
     if not samples:
         return "", ""
@@ -101,19 +107,23 @@ def _use(seen: Seen, pid: int) -> tuple[str, str]:
     half = max(high - low, _STEADY) / 2
     told = f"memory: {words.size(low)} to {words.size(high)} in the last 2 min"
     drawn = sparkline.line([(s.at, s.rss) for s in samples], now, (middle - half, middle + half), told)
-    memory = join(drawn, Markup(" "), tag("span", words.size(last.rss)))
+    memory = join(drawn, tag("span", words.size(last.rss)))
     used = shares(samples)
     if not used:
         return memory, tag("span", UNKNOWN, title="measured in 2 s")
     most = max(share for _, share in used)
     told = f"CPU: up to {words.percent(most)} of one CPU in the last 2 min"
-    drawn = sparkline.line(used, now, (0.0, max(most, 1.0)), told)
-    return memory, join(drawn, Markup(" "), tag("span", words.percent(used[-1][1])))
+    drawn = sparkline.line(used, now, (0.0, max(scale, _LITTLE)), told)
+    return memory, join(drawn, tag("span", words.percent(used[-1][1])))
 
 
-def _last_end(seen: Seen, number: int) -> str:
-    slot = next((each for each in seen.known.state.slots if each.number == number and each.last_exit), None)
-    return join(slot.last_exit, ", ", ago(slot.last_exit_at, seen.known.time)) if slot else ""
+def _ends(slot: Slot | None, seen: Seen) -> str:
+    """Say how often a slot lost its worker, and how last; that one was told to end is no news."""
+    if slot is None or not slot.restarts:
+        return ""
+    if not slot.last_exit:
+        return str(slot.restarts)
+    return join(f"{slot.restarts}; last: {slot.last_exit}, ", ago(slot.last_exit_at, seen.known.time))
 
 
 def _stacks(worker: Worker, seen: Seen) -> str:
@@ -134,7 +144,7 @@ def generations(seen: Seen) -> Markup:
         remarks = []
         if each.stale_since is not None:
             age = words.age(seen.clock.unix(each.stale_since), seen.known.time)
-            remarks.append(join("older than what was asked for ", age, " ago"))
+            remarks.append(join("the reload that was to replace it failed ", age, " ago"))
         if each.cannot_respawn:
             remarks.append(join("cannot start workers any more: ", each.cannot_respawn))
         zygote = f"{each.zygote} ({each.zygote_state})" if each.zygote else ""
@@ -143,7 +153,7 @@ def generations(seen: Seen) -> Markup:
         row = (str(each.number), mark(level, text), str(workers), since, each.origin, zygote)
         rows.append((*row, between("; ", remarks)))
     headings = ("Generation", "Phase", "Workers", "Age", "Asked by", "Zygote", "Remarks")
-    listed = table("generations", headings, rows, "There is none.", numbers="n nn")
+    listed = table("generations", headings, rows, "There is none.", kinds="  nn  w")
     return section("generations", "Generations", listed)
 
 
@@ -153,11 +163,11 @@ def reloads(seen: Seen) -> Markup:
     rows = []
     for each in reversed(state.reloads):
         level, text = _RESULTS.get(each.result, (QUIET, each.result))
-        row = (ago(each.at, now), str(each.generation), mark(level, text), each.origin, words.took(each.took))
+        row = (ago(each.at, now), str(each.generation), mark(level, text), words.took(each.took), each.origin)
         rows.append((*row, words.reason(each.reason) if each.reason else ""))
-    headings = ("When", "Generation", "Result", "Asked by", "Took", "Reason")
+    headings = ("When", "Generation", "Result", "Took", "Asked by", "Reason")
     sums = ", ".join(f"{number} {result}" for result, number in state.reloads_by_result)
-    listed = table("reloads", headings, rows, "None so far.", numbers=" n  n")
+    listed = table("reloads", headings, rows, "None so far.", kinds="   n w")
     return section("reloads", "Start and reloads", listed, about=sums)
 
 
@@ -176,8 +186,8 @@ def crashes(seen: Seen) -> Markup:
     axis = tag("p", tag("span", f"{words.span(window)} ago"), tag("span", "now"), class_="axis", aria_hidden="true")
     drawn = tag("div", sparkline.strip(times, now, window, told), axis, class_="strip-box")
     rows = [_crash(each, now) for each in reversed(state.deaths)]
-    listed = table("crashes", ("When", "Worker", "Generation", "Ended with"), rows[:10], "", numbers=" nn")
-    rest = table("crashes-before", ("When", "Worker", "Generation", "Ended with"), rows[10:], "", numbers=" nn")
+    listed = table("crashes", ("When", "Worker", "Generation", "Ended with"), rows[:10], "", kinds="   w")
+    rest = table("crashes-before", ("When", "Worker", "Generation", "Ended with"), rows[10:], "", kinds="   w")
     older = tag("details", tag("summary", f"{len(rows) - 10} before these"), rest, id="older") if rows[10:] else ""
     total = sum(number for _, number in state.deaths_by_reason)
     sums = ", ".join(f"{how}: {number}" for how, number in state.deaths_by_reason)
@@ -195,11 +205,11 @@ def _crash(death: Death, now: float) -> Row:
 def sockets(seen: Seen) -> Markup:
     """Where the app listens, and how many connections wait there."""
     rows = [
-        (each.name, each.address, str(each.backlog) if each.backlog >= 0 else "not known")
+        (each.name, str(each.backlog) if each.backlog >= 0 else UNKNOWN, each.address)
         for each in seen.known.state.listeners
     ]
-    listed = table("sockets", ("Name", "Address", "Connections waiting"), rows, "The app has none.", numbers="  n")
-    return section("sockets", "Sockets", listed)
+    listed = table("sockets", ("Name", "Waiting", "Address"), rows, "The app has none.", kinds=" nw")
+    return section("sockets", "Sockets", listed, about="connections that nobody has accepted yet")
 
 
 def checks(seen: Seen) -> Markup:
@@ -209,11 +219,10 @@ def checks(seen: Seen) -> Markup:
             check.name,
             mark(OK, "ok") if check.is_good else mark(WARNING if check.is_warning else BAD, "failed"),
             "" if check.is_good else check.reason,
-            "" if check.is_good else words.shorten(check.details, 300),
         )
         for check in probes.ready(seen.known.state).checks
     ]
-    return section("checks", "Checks", table("checks", ("Check", "Result", "Why", "Details"), rows, ""))
+    return section("checks", "Checks", table("checks", ("Check", "Result", "Why"), rows, "", kinds="  w"))
 
 
 # ── at a glance ─────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +245,7 @@ def glance(seen: Seen) -> Markup:
         ("Memory of workers", words.size(sum(sizes)) if sizes else UNKNOWN),
         ("CPU of workers", words.percent(sum(used)) if used else UNKNOWN),
         ("Connections waiting", str(sum(waiting)) if waiting else UNKNOWN),
-        ("Log lines", f"{state.lines.taken:,}"),
+        ("Log lines lost", f"{state.lines.dropped + state.lines.lost:,}"),
     ]
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in tiles), class_="glance")
 

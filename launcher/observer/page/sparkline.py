@@ -9,7 +9,7 @@ from __future__ import annotations
 from launcher.observer.page.markup import Markup, escape
 from launcher.observer.samples import WINDOW
 
-WIDTH, HEIGHT = 120, 24  # of a line, in its own units
+WIDTH, HEIGHT = 90, 20  # of a line, in its own units
 STRIP, BARS = 40, 60  # height of a strip, and into how many pieces it divides its time
 _EDGE = 2  # so that a line's breadth is not cut off
 _HOLE = 7.0  # seconds: with nothing for longer, nothing is drawn
@@ -33,7 +33,8 @@ def line(points: list[tuple[float, float]], now: float, scale: tuple[float, floa
     if pieces:
         left, _, top = pieces[-1][-1].partition(",")
         dot = f'<circle cx="{left}" cy="{top}" r="2"/>'
-    return _svg(f"{drawn}{dot}", "line", HEIGHT, WIDTH, words)
+    floor = f'<path d="M0 {HEIGHT - 0.5}H{WIDTH}"/>'
+    return _svg(f"{floor}{drawn}{dot}", "line", HEIGHT, WIDTH, words)
 
 
 def strip(times: list[float], now: float, window: float, words: str) -> Markup:

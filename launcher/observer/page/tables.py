@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MOST = 200  # rows of one table
+_CLASSES = {"n": ' class="n"', "w": ' class="w"'}
 
 Row = tuple[str, ...]
 
@@ -24,33 +25,33 @@ def section(name: str, title: str, *content: str, about: str = "") -> Markup:
     return tag("section", heading, *content, aria_labelledby=name)
 
 
-def table(name: str, headings: Sequence[str], rows: Iterable[Row], nothing: str, *, numbers: str = "") -> Markup:
+def table(name: str, headings: Sequence[str], rows: Iterable[Row], nothing: str, *, kinds: str = "") -> Markup:
     """
     Write a table, its first column the name of the row.
 
-    `numbers` has an `n` for each column that is aligned to the right; columns in which no row has anything are left
-    out; without a row `nothing` is said.
+    `kinds` has a letter for each column: `n` for figures, to the right, and `w` for what may take several lines.
+    Columns in which no row has anything are left out; without a row `nothing` is said.
     """
     listed = list(rows)
     if not listed:
         return tag("p", nothing, class_="none")
     shown, hidden = listed[:MOST], len(listed) - MOST
     kept = [index for index in range(len(headings)) if any(row[index] for row in shown)]
-    kinds = [' class="n"' if numbers[index : index + 1] == "n" else "" for index in range(len(headings))]
+    classes = [_CLASSES.get(kinds[index : index + 1], "") for index in range(len(headings))]
     labels = [escape(heading) for heading in headings]
-    head = "".join(f'<th scope="col"{kinds[index]}>{labels[index]}</th>' for index in kept)
-    body = "".join([_row(row, kept, kinds, labels) for row in shown])
+    head = "".join(f'<th scope="col"{classes[index]}>{labels[index]}</th>' for index in kept)
+    body = "".join([_row(row, kept, classes, labels) for row in shown])
     more = tag("p", f"{hidden} more are not shown.", class_="none") if hidden > 0 else ""
     return join(Markup(f'<table id="{name}-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'), more)
 
 
-def _row(row: Row, kept: list[int], kinds: list[str], labels: list[Markup]) -> str:
+def _row(row: Row, kept: list[int], classes: list[str], labels: list[Markup]) -> str:
     first, *others = kept
     # An empty cell has no label: on a phone it is not shown at all.
     cells = "".join(
         [
-            f'<td{kinds[index]} data-label="{labels[index]}">{join(row[index])}</td>' if row[index] else "<td></td>"
+            f'<td{classes[index]} data-label="{labels[index]}">{join(row[index])}</td>' if row[index] else "<td></td>"
             for index in others
         ]
     )
-    return f'<tr><th scope="row"{kinds[first]}>{join(row[first])}</th>{cells}</tr>'
+    return f'<tr><th scope="row"{classes[first]} data-label="{labels[first]}">{join(row[first])}</th>{cells}</tr>'

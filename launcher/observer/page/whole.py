@@ -15,13 +15,12 @@ from launcher.observer import withheld
 from launcher.observer.page import private, sections, words
 from launcher.observer.page.headline import Headline, headline
 from launcher.observer.page.markup import Markup, escape, join, tag
-from launcher.observer.page.sections import Seen
 from launcher.observer.page.tables import MOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
-    from launcher.observer.samples import Sample
+    from launcher.observer.page.sections import Seen
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
 FEW = 32  # workers: of more, the page is asked for less often
@@ -43,20 +42,26 @@ def policy(nonce: str) -> str:
     )
 
 
-def render(
-    known: Known, samples: dict[int, list[Sample]], options: tuple[str, ...], nonce: str, *, is_private: bool
-) -> bytes:
+def render(seen: Seen, nonce: str) -> bytes:
     """Return the page; the inner part alone if `live` is among the options."""
-    seen = Seen(known if is_private else withheld.withhold(known), is_private, samples)
+    if not seen.is_private:
+        seen = seen._replace(known=withheld.withhold(seen.known), host="")
+    known = seen.known
     head = headline(seen.known)
     title = f"{words.SHAPES[head.level]} {known.about.name}: {head.pill.lower()}"
     every = "2000" if len(known.state.workers) <= FEW else "5000"
     inner = _inner(seen, head)
     live = tag("div", inner, id="live", data_title=title, data_icon=_icon(head.level), data_every=every)
-    if any(option.partition("=")[0] == "live" for option in options):
+    if any(option.partition("=")[0] == "live" for option in seen.options):
         text: str = live
     else:
-        parts = {"title": escape(title), "icon": escape(_icon(head.level)), "nonce": nonce, "live": live}
+        parts = {
+            "title": escape(title),
+            "icon": escape(_icon(head.level)),
+            "nonce": nonce,
+            "live": live,
+            "paths": _paths(seen),
+        }
         text = "".join([parts[piece] if is_place else piece for is_place, piece in _pieces()])
     return text.encode("utf-8", "backslashreplace")
 
@@ -81,22 +86,15 @@ def _pieces() -> list[tuple[bool, str]]:
 def _icon(level: str) -> str:
     """Draw what stands in the browser's tab."""
     return (
-        "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' "
+        "data:image/svg+xml,<svg xmlns='http:%2F%2Fwww.w3.org/2000/svg' viewBox='0 0 16 16' "
         f"fill='%23{_COLOURS[level]}'>{_DRAWN[level]}</svg>"
     )
 
 
 def _inner(seen: Seen, head: Headline) -> Markup:
-    parts = [
-        sections.workers(seen),
-        sections.reloads(seen),
-        sections.crashes(seen),
-        sections.generations(seen),
-        sections.checks(seen),
-        sections.sockets(seen),
-    ]
-    if seen.is_private:
-        parts.append(private.configuration(seen))
+    pair = tag("div", sections.checks(seen), sections.sockets(seen), class_="pair")
+    parts = [sections.workers(seen), sections.reloads(seen), sections.crashes(seen), sections.generations(seen), pair]
+    parts += [private.configuration(seen), private.log(seen)] if seen.is_private else [_withheld()]
     main = tag("main", sections.glance(seen), *parts)
     return join(_header(seen, head), main)
 
@@ -106,6 +104,8 @@ def _header(seen: Seen, head: Headline) -> Markup:
     now = known.time
     started = seen.clock.unix(known.about.started)
     facts = [
+        *([join("on ", seen.host)] if seen.host else []),
+        *([_version(known.version)] if known.version else []),
         join("prod-run ", __version__),
         join("PID ", str(known.about.supervisor)),
         join("up for ", words.age(started, now)),
@@ -130,3 +130,26 @@ def _header(seen: Seen, head: Headline) -> Markup:
 def _beside(at: float, details: str, now: float) -> list[str]:
     when: list[str] = [Markup(" "), words.ago(at, now)] if at else []
     return [*when, tag("div", words.reason(details), class_="details")] if details else when
+
+
+def _version(version: bytes) -> str:
+    """Say what the app calls itself, from its version.json (Dockerflow)."""
+    import json  # noqa: PLC0415  few have one
+
+    try:
+        told = json.loads(version)
+    except ValueError:
+        return "version.json cannot be read"
+    named = [str(told[name]) for name in ("version", "commit") if told.get(name)] if isinstance(told, dict) else []
+    return words.shorten("version " + (", ".join(named) or "not named in version.json"), 100)
+
+
+def _withheld() -> Markup:
+    """Say what is not here, and how to see it."""
+    way = tag("code", "ssh -L 8900:RUNTIME-DIRECTORY/introspect.sock HOST")
+    text = "Reasons, the app's own words, configuration, stacks and the log are for the private view: through the unix "
+    return tag("p", text, "socket (", way, ", then localhost:8900), or with the token.", class_="none withheld")
+
+
+def _paths(seen: Seen) -> Markup:
+    return tag("ul", *(tag("li", tag("a", path, href=path), " ", meaning) for path, meaning in seen.paths))

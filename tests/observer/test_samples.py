@@ -1,0 +1,81 @@
+"""What workers used lately: measured while somebody looks, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.observer.samples import EVERY, LONGER, MOST, WINDOW, Sample, Samples, shares
+
+
+class Scene:
+    """Samples of processes that use one byte and one second more with each look."""
+
+    def __init__(self) -> None:
+        self.looks: list[int] = []
+        self.alive = {1, 2}
+        self.subject = Samples(self.measure)
+
+    def measure(self, pid: int) -> tuple[int, float] | None:
+        """Look at one."""
+        self.looks.append(pid)
+        return (len(self.looks), float(len(self.looks))) if pid in self.alive else None
+
+
+def test_nothing_is_measured_while_nobody_looks() -> None:
+    """And nothing is due: an idle observer makes no system call."""
+    scene = Scene()
+    scene.subject.tick([1, 2], 1000.0)
+
+    assert (scene.looks, scene.subject.deadline()) == ([], None)
+
+
+def test_it_goes_on_for_thirty_seconds_after_the_last_look() -> None:
+    """At its own pace, however often somebody looks."""
+    scene = Scene()
+    for now in (0.0, 0.1, 0.2):
+        scene.subject.look([1], now)
+    assert len(scene.looks) == 1
+    times = []
+    while (due := scene.subject.deadline()) is not None:
+        times.append(due)
+        scene.subject.tick([1], due)
+
+    assert times == [EVERY * n for n in range(1, int(LONGER / EVERY) + 2)]
+    assert len(scene.looks) == len(times), "the last one only ends it"
+
+
+def test_what_is_old_goes_and_so_do_processes_that_went() -> None:
+    """The window is two minutes, whatever was before."""
+    scene = Scene()
+    for n in range(200):
+        now = n * EVERY
+        scene.subject.tick([1, 2], now)
+        seen = scene.subject.look([1, 2], now)
+    assert {len(each) for each in seen.values()} == {WINDOW / EVERY}
+    assert seen[1][0].at > now - WINDOW
+    scene.subject.tick([2], now + EVERY)
+
+    assert list(scene.subject.look([2], now + EVERY)) == [2]
+
+
+def test_a_process_that_cannot_be_measured_has_no_samples() -> None:
+    """It is gone, or /proc is not there."""
+    scene = Scene()
+
+    assert scene.subject.look([3], 0.0) == {3: []}
+
+
+def test_there_is_a_bound() -> None:
+    """Thousands of workers do not hold up the loop."""
+    scene = Scene()
+    scene.subject.look(range(5000), 0.0)
+
+    assert len(scene.looks) == MOST
+
+
+def test_a_share_is_of_one_cpu() -> None:
+    """Between each two samples; what is too short to tell is left out, and time does not run back."""
+    samples = [Sample(0.0, 1, 1.0), Sample(2.0, 1, 2.0), Sample(4.0, 1, 1.5), Sample(4.1, 1, 9.0), Sample(8.1, 1, 9.4)]
+
+    assert shares(samples) == [(2.0, 0.5), (4.0, 0.0), (8.1, pytest.approx(0.1))]
+    assert shares(samples[:1]) == []

@@ -8,8 +8,6 @@ Must never read anything itself: how a process is measured is an argument.
 
 from __future__ import annotations
 
-import itertools
-
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -29,6 +27,7 @@ class Sample(NamedTuple):
     at: float  # monotonic
     rss: int  # bytes
     cpu: float  # seconds, since its start
+    share: float | None = None  # of one CPU, since the look before; None: not known
 
 
 class Samples:
@@ -70,16 +69,11 @@ class Samples:
             kept = [each for each in self._by_pid.get(pid, ()) if each.at > now - WINDOW]
             used = self._measure(pid)
             if used:
-                kept.append(Sample(now, *used))
+                kept.append(Sample(now, *used, _share(kept[-1], now, used[1]) if kept else None))
             fresh[pid] = kept
         self._by_pid = fresh
         self._due = now + EVERY
 
 
-def shares(samples: list[Sample]) -> list[tuple[float, float]]:
-    """Return when a process used how much of one CPU (1.0: all of it), between each two samples."""
-    return [
-        (new.at, max(0.0, new.cpu - old.cpu) / (new.at - old.at))
-        for old, new in itertools.pairwise(samples)
-        if new.at - old.at >= _NOISE
-    ]
+def _share(last: Sample, now: float, cpu: float) -> float | None:
+    return max(0.0, cpu - last.cpu) / (now - last.at) if now - last.at >= _NOISE else None

@@ -69,7 +69,9 @@ class Page(HTMLParser):
 
 def known(state: State = SERVING, silent_for: float = 0.0, log: bytes = b"", **about: object) -> Known:
     """Know a state."""
-    uses = {w.pid: [Sample(MONOTONIC - 2, 40 << 20, 1.0), Sample(MONOTONIC, 41 << 20, 1.5)] for w in state.workers}
+    uses = {
+        w.pid: [Sample(MONOTONIC - 2, 40 << 20, 1.0), Sample(MONOTONIC, 41 << 20, 1.5, 0.25)] for w in state.workers
+    }
 
     def lines(wanted: Wanted) -> Found:
         return Found(b"".join(log.splitlines(keepends=True)[-wanted.lines :]), "", 0)

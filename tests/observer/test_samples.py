@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.observer.samples import EVERY, LONGER, MOST, WINDOW, Sample, Samples, shares
+from launcher.observer.samples import EVERY, LONGER, MOST, WINDOW, Samples
 
 
 class Scene:
@@ -74,8 +74,12 @@ def test_there_is_a_bound() -> None:
 
 
 def test_a_share_is_of_one_cpu() -> None:
-    """Between each two samples; what is too short to tell is left out, and time does not run back."""
-    samples = [Sample(0.0, 1, 1.0), Sample(2.0, 1, 2.0), Sample(4.0, 1, 1.5), Sample(4.1, 1, 9.0), Sample(8.1, 1, 9.4)]
+    """Between each two looks; what is too short to tell is left out, and time does not run back."""
+    used = iter([1.0, 2.0, 1.5, 1.6, 9.0, 9.4])
+    subject = Samples(lambda _: (1, next(used)))
+    subject.look([1], 0.0)
+    for now in (2.0, 4.0, 6.0, 10.0):
+        subject.tick([1], now)
+    subject.look([2], 10.0)
 
-    assert shares(samples) == [(2.0, 0.5), (4.0, 0.0), (8.1, pytest.approx(0.1))]
-    assert shares(samples[:1]) == []
+    assert [sample.share for sample in subject.look([1], 10.0)[1]] == [None, 0.5, 0.0, pytest.approx(0.05), 1.85]

@@ -13,12 +13,12 @@ from launcher.observer.page.headline import LEAVING, UP, finished
 from launcher.observer.page.markup import Markup, between, join, tag
 from launcher.observer.page.tables import MOST, Row, section, table
 from launcher.observer.page.words import BAD, BUSY, OK, QUIET, UNKNOWN, WARNING, ago, count, mark
-from launcher.observer.samples import Sample, shares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
-    from launcher.observer.state import Death, Slot, State, Worker
+    from launcher.observer.samples import Sample
+    from launcher.observer.state import Death, Slot, Worker
 
 _STATES = {
     "ordered": (BUSY, "starting"),
@@ -41,6 +41,7 @@ _PHASES = {
     "rejected": (BAD, "rejected"),
 }
 _SCALES = (3600.0, 6 * 3600.0, 24 * 3600.0)  # seconds of the crash strip
+CROWD = 32  # workers: of more, each third sample is drawn
 _LITTLE = 0.1  # of one CPU: less is drawn as less
 _STEADY = 4 * 1024 * 1024  # bytes: a smaller change is no slope
 
@@ -68,32 +69,40 @@ def workers(seen: Seen) -> Markup:
     """Every worker process, and the slots that have none."""
     state = seen.known.state
     slots = {slot.number: slot for slot in state.slots}
-    rows: list[tuple[tuple[int, int, int], Row]] = []
-    scale = max((share for each in seen.samples.values() for _, share in shares(each)), default=0.0)
-    for worker in state.workers:
-        slot = slots.get(worker.slot)
-        row = (*_identity(worker, seen), *_use(seen, worker.pid, scale), _stacks(worker, seen), _ends(slot, seen))
-        rows.append(((worker.state in UP, worker.slot, worker.generation), (*row, words.shorten(worker.says, 200))))
-    for number in sorted(set(range(state.wanted)) - {worker.slot for worker in state.workers}):
-        level, text = (QUIET, "finished") if number in finished(state) else (WARNING, "not running")
-        ends = _ends(slots.get(number), seen)
-        rows.append(((False, number, 0), (str(number), mark(level, text), "", "", "", "", "", "", ends, "")))
+    taken = {worker.slot for worker in state.workers}
+    places: list[tuple[bool, int, Worker | None]] = [(w.state in UP, w.slot, w) for w in state.workers]
+    places += [(False, number, None) for number in range(state.wanted) if number not in taken]
     # In a crowd those in trouble come first: they are what somebody looks for.
-    first = 0 if len(rows) > MOST else 1
-    rows.sort(key=lambda row: row[0][first:])
+    first = 0 if len(places) > MOST else 1
+    places.sort(key=lambda place: place[first:2])
+    scale = max((sample.share or 0.0 for each in seen.samples.values() for sample in each), default=0.0)
+    done = finished(state)
+    rows = [
+        _worker(worker, slots.get(number), seen, scale) if worker else _nobody(number, slots.get(number), seen, done)
+        for _, number, worker in places[:MOST]
+    ]
     headings = (
         "Worker", "State", "Generation", "PID", "Age", "Memory", "CPU", "Stacks", "Crashes", "Says",
     )  # fmt: skip
-    listed = table("workers", headings, (row for _, row in rows), "No worker is running.", kinds="   nnnn ww")
+    listed = table(
+        "workers", headings, rows, "No worker is running.", kinds="   nnnn ww", hidden=len(places) - len(rows)
+    )
     return section(
         "workers", "Workers", listed, about="memory is RSS; lines show the last 2 min, those of CPU on one scale"
     )
 
 
-def _identity(worker: Worker, seen: Seen) -> tuple[str, str, str, str, str]:
+def _worker(worker: Worker, slot: Slot | None, seen: Seen, scale: float) -> Row:
     level, text = _STATES.get(worker.state, (QUIET, worker.state))
     since = words.age(seen.clock.unix(worker.since), seen.known.time)
-    return str(worker.slot), mark(level, text), str(worker.generation), str(worker.pid or UNKNOWN), since
+    who = (str(worker.slot), mark(level, text), str(worker.generation), str(worker.pid or UNKNOWN), since)
+    said = words.shorten(worker.says, 200)
+    return (*who, *_use(seen, worker.pid, scale), _stacks(worker, seen), _ends(slot, seen), said)
+
+
+def _nobody(number: int, slot: Slot | None, seen: Seen, done: set[int]) -> Row:
+    level, text = (QUIET, "finished") if number in done else (WARNING, "not running")
+    return (str(number), mark(level, text), "", "", "", "", "", "", _ends(slot, seen), "")
 
 
 def _use(seen: Seen, pid: int, scale: float) -> tuple[str, str]:
@@ -101,6 +110,8 @@ def _use(seen: Seen, pid: int, scale: float) -> tuple[str, str]:
     if not samples:
         return "", ""
     now, last = seen.known.monotonic, samples[-1]
+    if len(seen.samples) > CROWD:
+        samples = samples[::-3][::-1]
     sizes = [each.rss for each in samples]
     low, high = min(sizes), max(sizes)
     middle = (low + high) / 2
@@ -108,7 +119,7 @@ def _use(seen: Seen, pid: int, scale: float) -> tuple[str, str]:
     told = f"memory: {words.size(low)} to {words.size(high)} in the last 2 min"
     drawn = sparkline.line([(s.at, s.rss) for s in samples], now, (middle - half, middle + half), told)
     memory = join(drawn, tag("span", words.size(last.rss)))
-    used = shares(samples)
+    used = [(sample.at, sample.share) for sample in samples if sample.share is not None]
     if not used:
         return memory, tag("span", UNKNOWN, title="measured in 2 s")
     most = max(share for _, share in used)
@@ -231,8 +242,10 @@ def checks(seen: Seen) -> Markup:
 def glance(seen: Seen) -> Markup:
     """The figures that somebody compares first."""
     state, now = seen.known.state, seen.known.time
-    sizes = [samples[-1].rss for pid, samples in seen.samples.items() if samples and pid in _pids(state)]
-    used = [pairs[-1][1] for pairs in (shares(seen.samples.get(pid, [])) for pid in _pids(state)) if pairs]
+    pids = {worker.pid for worker in state.workers if worker.pid}
+    last_looks = [samples[-1] for pid, samples in seen.samples.items() if samples and pid in pids]
+    sizes = [each.rss for each in last_looks]
+    used = [each.share for each in last_looks if each.share is not None]
     waiting = [each.backlog for each in state.listeners if each.backlog >= 0]
     last = state.reloads[-1] if state.reloads else None
     hour = sum(each.at > now - _SCALES[0] for each in state.deaths)
@@ -248,7 +261,3 @@ def glance(seen: Seen) -> Markup:
         ("Log lines lost", f"{state.lines.dropped + state.lines.lost:,}"),
     ]
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in tiles), class_="glance")
-
-
-def _pids(state: State) -> set[int]:
-    return {worker.pid for worker in state.workers if worker.pid}

@@ -6,35 +6,31 @@ Owns the geometry.  Pure: numbers in, SVG out, without a style of its own; every
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from launcher.observer.page.markup import Markup, escape
 from launcher.observer.samples import WINDOW
 
-WIDTH, HEIGHT = 90, 20  # of a line, in its own units
+WIDTH, HEIGHT = 180, 40  # of a line, in its own units
 STRIP, BARS = 40, 60  # height of a strip, and into how many pieces it divides its time
-_EDGE = 2  # so that a line's breadth is not cut off
-_HOLE = 7.0  # seconds: with nothing for longer, nothing is drawn
+_EDGE = 4  # so that a line's breadth is not cut off
+_HOLE = 9.0  # seconds: with nothing for longer, nothing is drawn
 
 
 def line(points: list[tuple[float, float]], now: float, scale: tuple[float, float], words: str) -> Markup:
     """Draw the values of the last two minutes; `scale` is the lowest and the highest that there is room for."""
     low, high = scale
-    pieces: list[list[str]] = []
-    before = float("-inf")
-    height = HEIGHT - 2 * _EDGE
-    for at, value in points:
-        if at - before > _HOLE:
-            pieces.append([])
-        before = at
-        x = round((WIDTH - _EDGE) * max(0.0, 1 - (now - at) / WINDOW))
-        y = round(_EDGE + height * (1 - (value - low) / (high - low)), 1) if high > low else HEIGHT // 2
-        pieces[-1].append(f"{x},{y:g}")
-    drawn = "".join(f'<polyline points="{" ".join(piece)}"/>' for piece in pieces if len(piece) > 1)
-    dot = ""
-    if pieces:
-        left, _, top = pieces[-1][-1].partition(",")
-        dot = f'<circle cx="{left}" cy="{top}" r="2"/>'
-    floor = f'<path d="M0 {HEIGHT - 0.5}H{WIDTH}"/>'
-    return _svg(f"{floor}{drawn}{dot}", "line", HEIGHT, WIDTH, words)
+    across, up = (WIDTH - _EDGE) / WINDOW, (HEIGHT - 2 * _EDGE) / (high - low)
+    begin, bottom = now - WINDOW, HEIGHT - _EDGE
+    places = [f"{int((at - begin) * across)},{int(bottom - (value - low) * up)}" for at, value in points]
+    first, drawn = 0, []
+    for index in [n for n, ((before, _), (at, _)) in enumerate(pairwise(points), 1) if at - before > _HOLE]:
+        drawn.append(places[first:index])
+        first = index
+    lines = "".join(f'<polyline points="{" ".join(piece)}"/>' for piece in (*drawn, places[first:]) if len(piece) > 1)
+    x, _, y = places[-1].partition(",")
+    floor = f'<path d="M0 {HEIGHT - 1}H{WIDTH}"/>'
+    return _svg(f'{floor}{lines}<circle cx="{x}" cy="{y}" r="4"/>', "line", HEIGHT, WIDTH, words)
 
 
 def strip(times: list[float], now: float, window: float, words: str) -> Markup:

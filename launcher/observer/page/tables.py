@@ -25,23 +25,27 @@ def section(name: str, title: str, *content: str, about: str = "") -> Markup:
     return tag("section", heading, *content, aria_labelledby=name)
 
 
-def table(name: str, headings: Sequence[str], rows: Iterable[Row], nothing: str, *, kinds: str = "") -> Markup:
+def table(
+    name: str, headings: Sequence[str], rows: Iterable[Row], nothing: str, *, kinds: str = "", hidden: int = 0
+) -> Markup:
     """
     Write a table, its first column the name of the row.
 
     `kinds` has a letter for each column: `n` for figures, to the right, and `w` for what may take several lines.
     Columns in which no row has anything are left out; without a row `nothing` is said.
+    `hidden` rows were left out before.
     """
     listed = list(rows)
     if not listed:
         return tag("p", nothing, class_="none")
-    shown, hidden = listed[:MOST], len(listed) - MOST
+    shown = listed[:MOST]
+    hidden += len(listed) - len(shown)
     kept = [index for index in range(len(headings)) if any(row[index] for row in shown)]
     classes = [_CLASSES.get(kinds[index : index + 1], "") for index in range(len(headings))]
     labels = [escape(heading) for heading in headings]
     head = "".join(f'<th scope="col"{classes[index]}>{labels[index]}</th>' for index in kept)
     body = "".join([_row(row, kept, classes, labels) for row in shown])
-    more = tag("p", f"{hidden} more are not shown.", class_="none") if hidden > 0 else ""
+    more = tag("p", f"{hidden} more are not shown.", class_="none") if hidden else ""
     return join(Markup(f'<table id="{name}-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'), more)
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from launcher.observer.page.sections import Seen
 
 TEMPLATE = os.path.join(os.path.dirname(__file__), "page.html")
-FEW = 32  # workers: of more, the page is asked for less often
 _COLOURS = {words.OK: "1a7f47", words.BUSY: "2563c9", words.WARNING: "b45f06", words.BAD: "c62f2f"}
 _DRAWN = {
     words.OK: "<circle cx='8' cy='8' r='7'/>",
@@ -49,7 +48,7 @@ def render(seen: Seen, nonce: str) -> bytes:
     known = seen.known
     head = headline(seen.known)
     title = f"{words.SHAPES[head.level]} {known.about.name}: {head.pill.lower()}"
-    every = "2000" if len(known.state.workers) <= FEW else "5000"
+    every = "2000" if len(known.state.workers) <= sections.CROWD else "5000"
     inner = _inner(seen, head)
     live = tag("div", inner, id="live", data_title=title, data_icon=_icon(head.level), data_every=every)
     if any(option.partition("=")[0] == "live" for option in seen.options):

@@ -52,18 +52,24 @@ def took(seconds: float) -> str:
 
 def exact(at: float) -> str:
     """Write a Unix time to the second: `2026-01-31 08:05:09 UTC`."""
-    return timestamp(at)[:19].replace("T", " ") + " UTC"
+    return _plain(timestamp(at))
 
 
 def ago(at: float, now: float) -> Markup:
     """Say how long ago a Unix time was, with the exact one to be had."""
+    stamp = timestamp(at)
     text = "just now" if now - at < _NOW else f"{span(now - at)} ago"
-    return tag("time", text, datetime=timestamp(at), title=exact(at))
+    return Markup(f'<time datetime="{stamp}" title="{_plain(stamp)}">{text}</time>')
 
 
 def age(since: float, now: float) -> Markup:
     """Say for how long something has been, since a Unix time."""
-    return tag("time", span(now - since), datetime=timestamp(since), title=f"since {exact(since)}")
+    stamp = timestamp(since)
+    return Markup(f'<time datetime="{stamp}" title="since {_plain(stamp)}">{span(now - since)}</time>')
+
+
+def _plain(stamp: str) -> str:
+    return f"{stamp[:10]} {stamp[11:19]} UTC"
 
 
 def size(number: int) -> str:

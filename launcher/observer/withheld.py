@@ -27,6 +27,7 @@ def withhold(known: Known) -> Known:
                 for each in state.generations
             ),
             workers=tuple(each._replace(says="") for each in state.workers),
+            checks=tuple(each._replace(details="") for each in state.checks),
             reloads=tuple(each._replace(reason="") for each in state.reloads),
         ),
     )

@@ -8,7 +8,7 @@ from launcher.observer import endpoints
 from launcher.observer.endpoints import About, Known
 from launcher.observer.http import Reply, Request
 from launcher.observer.samples import Sample
-from launcher.observer.state import Death, Generation, Lines, Listener, Reload, Slot, State, Worker
+from launcher.observer.state import AppCheck, Death, Generation, Lines, Listener, Reload, Slot, State, Worker
 from launcher.observer.tail import Found, Wanted
 
 NOW, MONOTONIC = 1_800_000_000.0, 5000.0
@@ -109,6 +109,7 @@ def hostile(words: str) -> Known:
         deaths=(Death(0, 1, words, NOW),),
         deaths_by_reason=((words, 1),),
         listeners=(Listener(words, words, 1),),
+        checks=(AppCheck(words, True, False, words, words, 0.1, 1.0, 0),),
         lines=Lines(4, 3, 2, 1),
     )
     one = known(state, log=f"{words}\n".encode("utf-8", "surrogateescape"), settings=((words, words, words),))

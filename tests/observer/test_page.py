@@ -17,8 +17,8 @@ from launcher.observer.page import whole
 from launcher.observer.page.headline import headline
 from launcher.observer.page.private import unquote
 from launcher.observer.page.tables import MOST
-from launcher.observer.state import Death, Generation, Lines, Reload, Slot, State, Worker
-from tests.observer.pages import NOW, SERVING, Page, hostile, known, page, reply
+from launcher.observer.state import AppCheck, Death, Generation, Lines, Reload, Slot, State, Worker
+from tests.observer.pages import MONOTONIC, NOW, SERVING, Page, hostile, known, page, reply
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = Path(whole.TEMPLATE).read_text()
@@ -114,6 +114,21 @@ def test_reloads_crashes_generations_and_sockets() -> None:
     assert {"datetime": "2027-01-15T07:59:10.000Z", "title": "2027-01-15 07:59:10 UTC"} in told.all("time")
 
 
+def test_checks_have_their_age_and_a_failed_one_stands_at_the_top() -> None:
+    """One that is required makes it not ready; the page says what /readyz says."""
+    database = AppCheck("database", True, False, "timed out", "10.0.0.7", 2.0, MONOTONIC - 8, 0)
+    cache = AppCheck("cache", False, True, "", "", 0.0021, MONOTONIC - 3, 0)
+    told = page(known(SERVING._replace(checks=(database, cache, AppCheck("new", False, None)))), is_private=True)
+
+    assert told.rows["checks"][-3] == [
+        "database", "■ failed", "8 s ago", "2.00 s", "0", "the app, required", "timed out: 10.0.0.7",
+    ]  # fmt: skip
+    assert told.rows["checks"][-2] == ["cache", "● ok", "just now", "2.1 ms", "0", "the app", ""]
+    assert told.rows["checks"][-1][:2] == ["new", "○ no result yet"]
+    assert told.words["state"] == "Not ready: the app's required check database fails."
+    assert "The app's check database: timed out, 8s ago." in told.raw.replace("&#39;", "'")
+
+
 def test_many_rows_are_bounded_and_those_in_trouble_come_first() -> None:
     """A thousand workers do not hold up the loop, nor hide the one that matters."""
     crowd = tuple(Worker(n, 3, n + 10, "stuck" if n == 900 else "serving", 4000.0) for n in range(1000))
@@ -158,6 +173,7 @@ def test_the_public_page_has_nothing_private() -> None:
         generations=(one.state.generations[0]._replace(stale_because="hunter2", cannot_respawn="hunter2"),),
         workers=(Worker(0, 1, 42, "serving", 0.0, "hunter2"),),
         reloads=(Reload(1, "rejected", "hunter2", "SIGHUP", NOW, 1.0),),
+        checks=(AppCheck("db", True, False, "failed", "hunter2", 0.1, 1.0, 0),),
     )
     facts = (("hunter2", "hunter2", "hunter2"),)
     about = one.about._replace(settings=facts, directory="hunter2", token_file="hunter2")  # noqa: S106

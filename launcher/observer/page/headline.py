@@ -88,6 +88,10 @@ def _sentence(state: State) -> tuple[str, str]:
         return BAD, f"Not serving: no worker of generation {current.number} is ready."
     if ready < wanted:
         return WARNING, f"Serving with {ready} of {count(wanted, 'worker')}: generation {current.number}."
+    required = next((each for each in state.checks if each.is_required and not each.is_good), None)
+    if required:
+        fails, level = ("has no result yet", BUSY) if required.is_good is None else ("fails", BAD)
+        return level, f"Not ready: the app's required check {required.name} {fails}."
     are = "is" if wanted == 1 else "are"
     return OK, f"Serving: generation {current.number}, {ready} of {count(wanted, 'worker')} {are} ready."
 

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from launcher.observer.endpoints import Known
     from launcher.observer.samples import Sample
-    from launcher.observer.state import Death, Slot, Worker
+    from launcher.observer.state import AppCheck, Death, Slot, State, Worker
 
 _STATES = {
     "ordered": (BUSY, "starting"),
@@ -224,16 +224,34 @@ def sockets(seen: Seen) -> Markup:
 
 
 def checks(seen: Seen) -> Markup:
-    """What `/readyz` looks at."""
-    rows = [
-        (
-            check.name,
-            mark(OK, "ok") if check.is_good else mark(WARNING if check.is_warning else BAD, "failed"),
-            "" if check.is_good else check.reason,
-        )
-        for check in probes.ready(seen.known.state).checks
-    ]
-    return section("checks", "Checks", table("checks", ("Check", "Result", "Why"), rows, "", kinds="  w"))
+    """What `/readyz` looks at: prod-run itself, and the app's own."""
+    state, clock = seen.known.state, seen.clock
+    own = [check for check in probes.ready(state, clock.monotonic).checks if check.name not in _names(state)]
+    rows: list[Row] = [
+        (check.name, mark(OK, "ok") if check.is_good else _failed(check.is_warning), "", "", "", "prod-run",
+         "" if check.is_good else check.reason)
+        for check in own
+    ]  # fmt: skip
+    rows += [_check(check, clock) for check in state.checks]
+    headings = ("Check", "Result", "When", "Took", "Worker", "Of", "Why")
+    return section("checks", "Checks", table("checks", headings, rows, "", kinds="   n  w"))
+
+
+def _names(state: State) -> set[str]:
+    return {check.name for check in state.checks}
+
+
+def _failed(is_warning: bool) -> Markup:  # noqa: FBT001  the only thing it says
+    return mark(WARNING if is_warning else BAD, "failed")
+
+
+def _check(check: AppCheck, clock: words.Clock) -> Row:
+    of = "the app, required" if check.is_required else "the app"
+    if check.is_good is None:
+        return check.name, mark(QUIET, "no result yet"), "", "", "", of, ""
+    result = mark(OK, "ok") if check.is_good else _failed(not check.is_required)
+    why = "" if check.is_good else join(check.reason, ": " if check.details else "", words.shorten(check.details, 300))
+    return check.name, result, ago(clock.unix(check.at), clock.time), words.took(check.took), str(check.slot), of, why
 
 
 # ── at a glance ─────────────────────────────────────────────────────────────────────────────────

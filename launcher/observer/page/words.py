@@ -47,7 +47,7 @@ def took(seconds: float) -> str:
     """Say how long something took: `0.84 s`, `12 s`."""
     if seconds <= 0:
         return UNKNOWN
-    return f"{seconds:.2f} s" if seconds < 10 else span(seconds)  # noqa: PLR2004  three digits
+    return f"{seconds:.2f} s" if 0.1 <= seconds < 10 else f"{seconds * 1000:.1f} ms" if seconds < 0.1 else span(seconds)  # noqa: PLR2004  three digits
 
 
 def exact(at: float) -> str:

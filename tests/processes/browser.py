@@ -211,7 +211,10 @@ def _forward(listener: socket.socket, path: Path) -> None:
 
 def _carry(client: socket.socket, path: Path) -> None:
     with client, socket.socket(socket.AF_UNIX) as server:
-        server.connect(str(path))
+        try:
+            server.connect(str(path))
+        except OSError:
+            return  # prod-run is gone
         back = threading.Thread(target=_pump, args=(server, client), daemon=True)
         back.start()
         _pump(client, server)

@@ -133,10 +133,16 @@ def _of_generations(known: Known) -> list[Note]:
 
 
 def _of_checks(known: Known) -> list[Note]:
+    clock = words.Clock(known.time, known.monotonic)
     return [
-        Note(WARNING if check.is_warning else BAD, f"The app's check {check.name}: {check.reason}.", 0.0, check.details)
-        for check in probes.of_the_app(known.state, known.monotonic)
-        if not check.is_good
+        Note(
+            BAD if check.is_required else WARNING,
+            f"The app's check {check.name} failed: {check.reason}.",
+            clock.unix(check.at),
+            check.details,
+        )
+        for check in known.state.checks
+        if check.is_good is False
     ]
 
 

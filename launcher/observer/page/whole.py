@@ -30,6 +30,14 @@ _DRAWN = {
     words.WARNING: "<path d='M8 1l7.5 14H.5z'/>",
     words.BAD: "<path d='M1 1h14v14H1z'/>",
 }
+_PARTS = (
+    sections.workers,
+    sections.reloads,
+    sections.crashes,
+    sections.checks,
+    sections.generations,
+    sections.sockets,
+)
 _template: list[tuple[bool, str]] = []  # read when somebody asks
 
 
@@ -91,8 +99,7 @@ def _icon(level: str) -> str:
 
 
 def _inner(seen: Seen, head: Headline) -> Markup:
-    pair = tag("div", sections.checks(seen), sections.sockets(seen), class_="pair")
-    parts = [sections.workers(seen), sections.reloads(seen), sections.crashes(seen), sections.generations(seen), pair]
+    parts = [part(seen) for part in _PARTS]
     parts += [private.configuration(seen), private.log(seen)] if seen.is_private else [_withheld()]
     main = tag("main", sections.glance(seen), *parts)
     return join(_header(seen, head), main)

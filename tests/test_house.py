@@ -235,7 +235,7 @@ def test_each_operator_signal_is_named_in_one_table() -> None:
                 for node in ast.walk(ast.parse(path.read_text()))
             )
         }
-        assert naming <= {"launcher.signals", "launcher.logs.stdout", "launcher.observer.resolve", "launcher.top"}
+        assert naming <= {"launcher.signals", "launcher.logs.stdout", "launcher.observer.resolve"}
 
 
 def test_help_stays_short() -> None:

@@ -88,12 +88,11 @@ def tend(records: Records, now: float) -> None:
     if due is not None and now >= due and checking.duty in tickets:
         checking.heard_at = now
         checking.silent.add(checking.duty)
-        if checking.silent == tickets:
-            # All were asked, and nobody could tell: begin anew, with what is known, which is nothing.
-            checking.silent.clear()
-            if checking.results:
-                checking.results.clear()
-                records._log("warning", "lost sight of the checks: no worker runs them")
+        if checking.silent == tickets and checking.results:
+            checking.results.clear()  # all were asked, and nobody could tell
+            records._log("warning", "lost sight of the checks: no worker runs them")
+    if checking.silent == tickets:
+        checking.silent.clear()  # from the lowest one again; also if the others have left meanwhile
     chosen = next((worker for worker in serving if worker.ticket not in checking.silent), None)
     if (chosen.ticket if chosen else 0) != checking.duty:
         checking.duty, checking.heard_at = (chosen.ticket, now) if chosen else (0, now)

@@ -29,6 +29,7 @@ class Duty:
         self.promise = promise
         self.pid = 0
         self.heard_at = 0.0
+        self.alone_at = 0.0
         self.silent: set[int] = set()  # tickets
         self.having: set[int] = set()  # generations that have checks
 
@@ -64,9 +65,10 @@ class Duty:
         self.promise(on_duty or not serving, "if anybody serves, somebody runs the checks", *serving)
         lower = [p for p in serving if on_duty and p.slot < on_duty[0].slot and p.ticket not in self.silent]
         self.promise(not lower, "checks come back to the lowest slot that serves", *on_duty, *lower)
-        alone = len(serving) < 2
-        waited = now - self.heard_at
-        self.promise(not on_duty or alone or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)
+        if len(serving) <= 1:
+            self.alone_at = now  # nobody could take over
+        waited = now - max(self.heard_at, self.alone_at)
+        self.promise(not on_duty or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)
 
     def _serving(self) -> list[Proc]:
         witness = self.witness

@@ -111,6 +111,19 @@ def test_who_tells_nothing_is_relieved_and_what_nobody_can_tell_is_forgotten() -
     assert status.is_ready(world.machine)
 
 
+def test_who_is_left_runs_them_though_it_was_silent() -> None:
+    """Nobody else can, and the last result stays for as long as usual."""
+    world = checked(workers=2)
+    tell(world, is_good=True)
+    world.wait(LIMIT)
+    tell(world, is_good=True)
+    assert on_duty(world) == (1, 1)
+    world.turn(on.ScaleAsked(1, "operator"))
+
+    assert on_duty(world) == (1, 0)
+    assert status.is_ready(world.machine)
+
+
 def test_late_news_of_the_one_that_was_silent_bring_it_back() -> None:
     """It runs after all."""
     world = checked(workers=2)

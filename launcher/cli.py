@@ -48,19 +48,21 @@ def main() -> NoReturn:
     if sys.argv[1:2] == [_FILTER]:
         _filter(sys.argv[2:])
     # Before anything slow is imported: a signal that comes now waits for the supervisor, which knows what it means.
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    _run_bare(sys.argv[1:], mask)
+    from launcher import command, kernel  # noqa: PLC0415
     from launcher import exec as launching  # noqa: PLC0415
-    from launcher import kernel  # noqa: PLC0415
     from launcher.errors import Exit, LauncherError, Problem, SystemRefusedError  # noqa: PLC0415
 
     try:
-        kernel.ensure_stdio()
+        closed = kernel.ensure_stdio()
         chosen = understand(sys.argv[1:])
+        how = command.caller(mask, closed)
         if chosen.service.is_daemon:
             from launcher import daemon  # noqa: PLC0415
 
-            daemon.launch(chosen, os.environ, tell)
-        launching.launch(chosen, os.environ, tell)
+            daemon.launch(chosen, os.environ, tell, how)
+        launching.launch(chosen, os.environ, tell, how)
     except _Printed as printed:
         code = printed.args[0]
     except KeyboardInterrupt:
@@ -75,6 +77,19 @@ def main() -> NoReturn:
         code = Exit.OS_ERROR
     _flush()
     os._exit(code)  # a target that was imported may have left threads, which would keep us
+
+
+def _run_bare(words: list[str], mask: set[int]) -> None:
+    """Run a command that nothing else was asked for: click and the settings cost ten times what that needs."""
+    if words[:1] != [COMMAND_MARK]:
+        return
+    from launcher import command  # noqa: PLC0415
+
+    if command.is_bare(words, os.environ):
+        try:
+            command.run_alone(command.bare(words), command.caller(mask))
+        except OSError:
+            pass  # the way with settings finds the words for it
 
 
 def understand(argv: list[str]) -> Settings:
@@ -187,14 +202,11 @@ def parse(argv: list[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]],
     """Sort the words: the target and its arguments, for each setting what was written, and what is wrong."""
     import click  # noqa: PLC0415 - 25 ms, which must not delay the blocking of signals
 
-    from launcher.errors import Problem  # noqa: PLC0415
     from launcher.settings_table import TABLE  # noqa: PLC0415
 
     mark = _position_of_mark(argv)
-    problems: tuple[Problem, ...] = ()
-    if mark >= 0:
-        argv = argv[:mark]
-        problems = (Problem("-- COMMAND", "not in this version", "Name a Python target, such as shop.web:main"),)
+    words = tuple(argv[mark:]) if mark >= 0 else ()  # with the mark: so it is told from a Python target
+    argv = argv[:mark] if words else argv
     command = click.Command(
         "prod-run",
         params=[
@@ -208,9 +220,9 @@ def parse(argv: list[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]],
     try:
         params = command.make_context("prod-run", list(argv)).params
     except click.UsageError as error:
-        return (), {}, (*problems, _explained(error))
+        return words, {}, (_explained(error),)
     flags = {setting.name: _written(params[_parameter(setting)]) for setting in TABLE}
-    return tuple(params["words"]), {name: texts for name, texts in flags.items() if texts}, problems
+    return words or tuple(params["words"]), {name: texts for name, texts in flags.items() if texts}, ()
 
 
 def tell(text: str, severity: int = 4) -> None:

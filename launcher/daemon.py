@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from launcher.settings import Settings
+    from launcher.supervisor.execution import Caller
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)  # of the caller: the daemon has left its terminal
 
 
-def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[..., None]) -> NoReturn:
+def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[..., None], how: Caller) -> NoReturn:
     """
     Become the supervisor in the background; the caller returns with the exit code of the start.
 
@@ -57,7 +58,7 @@ def launch(settings: Settings, environ: Mapping[str, str], tell: Callable[..., N
         detach_process_context()  # fork, setsid, fork: no leader of a session, which a terminal could come back to
         _send(theirs, "pid", pid=os.getpid())
         _redirect(settings, theirs)
-        launching.launch(settings, environ, lambda text: _send(theirs, "say", text=text), theirs.fileno(), caller)
+        launching.launch(settings, environ, lambda text: _send(theirs, "say", text=text), how, theirs.fileno(), caller)
     except BaseException as error:  # noqa: BLE001  this process must not come back into the caller's code
         text, code = _in_words(error)
         _send(theirs, "failed", code=code, text=text)

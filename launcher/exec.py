@@ -12,7 +12,7 @@ import signal
 import sys
 from functools import partial
 
-from launcher import kernel, metrics_directory, privileges, runtime_directory, whereabouts
+from launcher import command, kernel, metrics_directory, privileges, runtime_directory, whereabouts
 from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from launcher.addresses import Address
     from launcher.handoff import Listener
     from launcher.privileges import Account
+    from launcher.runtime_directory import Claim
     from launcher.settings import Settings
+    from launcher.supervisor.execution import Caller
+    from launcher.whereabouts import Places
 
 # `-I -S` knows no site-packages.  Appended, not inserted: nothing there may stand for a standard module.
 _BOOT = """\
@@ -39,11 +42,16 @@ main(int(sys.argv[3]))  # prod-run
 """
 
 
-def launch(
-    settings: Settings, environ: Mapping[str, str], tell: Callable[[str], None], readiness_fd: int = -1, caller: int = 0
+def launch(  # noqa: PLR0917  once from the command line, once from its daemon
+    settings: Settings,
+    environ: Mapping[str, str],
+    tell: Callable[[str], None],
+    how: Caller,
+    readiness_fd: int = -1,
+    caller: int = 0,
 ) -> NoReturn:
     """
-    Become the supervisor; `tell` prints one line for people.
+    Become the supervisor; `tell` prints one line for people, `how` is for a plain command.
 
     A daemon's `caller` is the process that was started, and it waits at `readiness_fd`.
 
@@ -53,119 +61,163 @@ def launch(
     """
     kernel.require()
     account = privileges.account(settings)
-    service = settings.service
-    if service.umask >= 0:
-        os.umask(service.umask)
+    if settings.service.umask >= 0:
+        os.umask(settings.service.umask)
     places = whereabouts.enter(settings, environ, sys.argv[0])
-    inherited = listeners.activated(environ, caller or os.getpid())
+    if settings.command.parent_death_signal:
+        command.die_with_parent(settings.command.parent_death_signal)
+    if settings.command.words and command.is_alone(settings, environ):
+        command.run_alone(command.wishes(settings), how)
+    undo: list[Callable[[], None]] = []
+    try:
+        taken = take(settings, environ, places, account, tell, undo, caller or os.getpid())
+        handoff = told(settings, environ, places, taken, how)._replace(readiness_fd=readiness_fd)
+        let_through((), ())  # nothing that our caller leaked is the app's
+        zygote = interpreter.start(handoff, 1, minimal_environment(environ)) if handoff.is_prepared else None
+        handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
+        fds = (handoff.lock_fd, handoff.pidfile_fd, readiness_fd, handoff.environ_fd, handoff_fd, *(zygote or ())[2:])
+        let_through(tuple(fd for fd in fds if fd >= 0), (*handoff.listeners, *handoff.stored, *handoff.introspect))
+        replace_program(handoff_fd, environ)
+    except BaseException:
+        for step in undo:
+            step()
+        raise
+
+
+class Taken(NamedTuple):
+    """What the service has of the system."""
+
+    listeners: tuple[Listener, ...]
+    store: Store
+    held: Held
+    claim: Claim
+    introspect: tuple[Listener, ...]
+    token_file: str
+    metrics: str  # the directory of the app's metrics
+
+
+def take(  # noqa: PLR0917  one call
+    settings: Settings,
+    environ: Mapping[str, str],
+    places: Places,
+    account: Account | None,
+    tell: Callable[[str], None],
+    undo: list[Callable[[], None]],
+    pid: int,
+) -> Taken:
+    """
+    Open and make everything that may need a privilege, then drop all of them.
+
+    Systemd speaks to the process `pid`.  What is to be done if the start comes to nothing is put into `undo`.
+
+    Raises:
+        UnavailableError: it cannot be had.
+    """
+    inherited = listeners.activated(environ, pid)
     store = Store(
-        environ.get("NOTIFY_SOCKET", ""),
-        listeners.stored(environ, caller or os.getpid()),
-        is_open=environ.get("FDSTORE", "0") != "0",
+        environ.get("NOTIFY_SOCKET", ""), listeners.stored(environ, pid), is_open=environ.get("FDSTORE", "0") != "0"
     )
     addresses = resolved((*settings.bind, *((settings.introspect,) if settings.introspect else ())))
     addresses = privileges.owned(addresses, account)
-    introspect: tuple[Listener, ...] = ()
-    held = Held("", -1)
     acting_in = partial(privileges.acting_in, account)
     opened = listeners.open_all(addresses[: len(settings.bind)], inherited, acting_in, store)
+    undo += [partial(listeners.close, listener) for listener in opened]
     if opened:
         store.drop_rest()
     if store.problem:
         tell(f"systemd keeps no socket over a restart: it cannot be told: {store.problem}")
-    try:
-        held = hold(settings, account, places.directory)
-        uid = os.geteuid()
-        candidates = runtime_directory.candidates(settings.name, environ, uid, account)
-        claim = runtime_directory.claim(
-            settings.name, candidates, uid, is_explicit=settings.is_name_explicit, account=account
-        )
-        if claim.note:
-            tell(claim.note)
-        introspect = introspect_listeners.open_all(
-            addresses[len(settings.bind) :],
-            claim.directory,
-            tell,
-            is_explicit=settings.is_introspect_explicit,
-            acting_in=acting_in,
-        )
-        privileges.drop(account, os.environ)  # nothing after this line is root's
-        token_file = introspect_listeners.token_file(settings, places.directory)
-        metrics = metrics_directory.make(claim.directory, environ) if introspect else metrics_directory.Made()
-        if metrics.note:
-            tell(metrics.note)
-        open_files = kernel.raise_open_files()
-        kernel.become_subreaper()
-        form = log_form(settings.log, settings.log_format, environ)
-        environ_fd = kernel.sealed("prod-run-environ", caller_environment())
-        handoff = Handoff(
-            target=settings.target,
-            arguments=settings.arguments,
-            name=claim.name,
-            workers=settings.workers,
-            max_surge=settings.max_surge,
-            interface=settings.interface,
-            preload=settings.preload,
-            restart=settings.restart,
-            boot_timeout=settings.boot_timeout,
-            drain_delay=settings.drain_delay,
-            drain_timeout=settings.drain_timeout,
-            stall_timeout=settings.stall_timeout,
-            max_rss=settings.max_rss,
-            max_age=settings.max_age,
-            control=control_path(settings.control, claim.directory, places.directory),
-            notify_socket=environ.get("NOTIFY_SOCKET", ""),
-            watchdog=watchdog(environ, os.getpid()),
-            log=settings.log,
-            log_kind=form.kind,
-            log_colour=form.colour,
-            log_priority=form.priority,
-            log_level=settings.log_level,
-            log_capture=settings.log_capture,
-            directory=places.directory,
-            interpreter=places.interpreter,
-            runtime_directory=claim.directory,
-            lock_fd=claim.lock_fd,
-            environ_fd=environ_fd,
-            open_files=open_files,
-            umask=service.umask,
-            listeners=opened,
-            config=settings.config,
-            env_files=settings.env_files,
-            secrets_dirs=settings.secrets_dirs,
-            templates=settings.templates,
-            template_check=settings.template_check,
-            watch=settings.watch,
-            is_factory=settings.is_factory,
-            server_options=settings.server_options,
-            ingress=settings.ingress,
-            restart_of_web=settings.restart_of_web,
-            is_workers_given=settings.is_workers_given,
-            has_store=store.is_open,
-            stored=tuple(store.rest),
-            introspect=introspect,
-            introspect_token_file=token_file,
-            metrics_directory=metrics.path,
-            settings=tuple(settings.rows) if introspect else (),
-            pidfile=held.path,
-            pidfile_fd=held.fd,
-            readiness_fd=readiness_fd,
-            before=settings.before,
-        )
-        let_through((), ())  # nothing that our caller leaked is the app's
-        zygote = interpreter.start(handoff, 1, minimal_environment(environ))
-        handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
-        let_through(
-            tuple(fd for fd in (claim.lock_fd, held.fd, readiness_fd, environ_fd, handoff_fd, *zygote[2:]) if fd >= 0),
-            (*opened, *store.rest, *introspect),
-        )
-        replace_program(handoff_fd, environ)
-    except BaseException:
-        for listener in (*opened, *introspect):
-            listeners.close(listener)
-        if held.fd >= 0:
-            pidfile.let_go(*held)
-        raise
+    held = hold(settings, account, places.directory)
+    if held.fd >= 0:
+        undo.append(partial(pidfile.let_go, *held))
+    uid = os.geteuid()
+    candidates = runtime_directory.candidates(settings.name, environ, uid, account)
+    claim = runtime_directory.claim(
+        settings.name, candidates, uid, is_explicit=settings.is_name_explicit, account=account
+    )
+    introspect = introspect_listeners.open_all(
+        addresses[len(settings.bind) :],
+        claim.directory,
+        tell,
+        is_explicit=settings.is_introspect_explicit,
+        acting_in=acting_in,
+    )
+    undo += [partial(listeners.close, listener) for listener in introspect]
+    privileges.drop(account, os.environ)  # nothing after this line is root's
+    token_file = introspect_listeners.token_file(settings, places.directory)
+    metrics = metrics_directory.make(claim.directory, environ) if introspect else metrics_directory.Made()
+    for note in filter(None, (claim.note, metrics.note)):
+        tell(note)
+    return Taken(tuple(opened), store, held, claim, introspect, token_file, metrics.path)
+
+
+def told(settings: Settings, environ: Mapping[str, str], places: Places, taken: Taken, how: Caller) -> Handoff:
+    """Write down all that the supervisor has to know."""
+    open_files = kernel.raise_open_files()
+    kernel.become_subreaper()
+    form = log_form(settings.log, settings.log_format, environ)
+    is_command = bool(settings.command.words)
+    is_observed = not is_command or settings.command.is_captured
+    return Handoff(
+        target=settings.target,
+        arguments=settings.arguments,
+        name=taken.claim.name,
+        workers=settings.workers,
+        max_surge=settings.max_surge,
+        interface=settings.interface,
+        preload="never" if is_command else settings.preload,
+        restart=settings.restart,
+        boot_timeout=settings.boot_timeout,
+        drain_delay=settings.drain_delay,
+        drain_timeout=settings.drain_timeout,
+        stall_timeout=settings.stall_timeout,
+        max_rss=settings.max_rss,
+        max_age=settings.max_age,
+        control=control_path(settings.control, taken.claim.directory, places.directory),
+        notify_socket=environ.get("NOTIFY_SOCKET", ""),
+        watchdog=watchdog(environ, os.getpid()),
+        log=settings.log,
+        log_kind=form.kind,
+        log_colour=form.colour,
+        log_priority=form.priority if is_observed else is_journal(2, environ.get("JOURNAL_STREAM", "")),
+        log_level=settings.log_level,
+        log_capture=settings.log_capture and is_observed,
+        directory=places.directory,
+        interpreter=places.interpreter,
+        runtime_directory=taken.claim.directory,
+        lock_fd=taken.claim.lock_fd,
+        environ_fd=kernel.sealed("prod-run-environ", command.packed() if is_command else caller_environment()),
+        open_files=open_files,
+        umask=settings.service.umask,
+        listeners=taken.listeners,
+        config=settings.config,
+        env_files=settings.env_files,
+        secrets_dirs=settings.secrets_dirs,
+        templates=settings.templates,
+        template_check=settings.template_check,
+        watch=settings.watch,
+        is_factory=settings.is_factory,
+        server_options=settings.server_options,
+        ingress=settings.ingress,
+        restart_of_web=settings.restart_of_web,
+        is_workers_given=settings.is_workers_given,
+        has_store=taken.store.is_open,
+        stored=tuple(taken.store.rest),
+        introspect=taken.introspect,
+        introspect_token_file=taken.token_file,
+        metrics_directory=taken.metrics,
+        settings=tuple(settings.rows) if taken.introspect else (),
+        pidfile=taken.held.path,
+        pidfile_fd=taken.held.fd,
+        before=settings.before,
+        command=settings.command.words,
+        is_prepared=not is_command or command.is_prepared(settings),
+        is_observed=is_observed,
+        signal_mask=how.mask,
+        ignored_signals=how.ignored,
+        rewrites=settings.command.rewrites,
+        successes=settings.command.successes,
+        export_secrets=settings.command.export_secrets,
+    )
 
 
 class Held(NamedTuple):

@@ -127,6 +127,14 @@ class Handoff(NamedTuple):
     pidfile_fd: int = -1  # keeps it locked
     before: str = ""  # a command, or MODULE:FUNCTION, as written; empty: nothing
     readiness_fd: int = -1  # where the caller of --daemon waits; -1: nobody does
+    command: tuple[str, ...] = ()  # empty: the target is a Python one
+    is_prepared: bool = True  # a zygote, or a command's preparer, comes before each generation
+    is_observed: bool = True  # output goes through the observer
+    signal_mask: tuple[int, ...] = ()  # of the caller, for a command
+    ignored_signals: tuple[int, ...] = ()
+    rewrites: tuple[tuple[int, int], ...] = ()  # signal → the one that a command gets; 0: none
+    successes: tuple[int, ...] = ()  # exit codes that count as 0
+    export_secrets: tuple[str, ...] = ()  # what a command has in its environment all the same
     zygote: Newborn | None = None  # of the first generation, if it is on its way
 
     def encode(self) -> bytes:
@@ -134,6 +142,10 @@ class Handoff(NamedTuple):
         plain = self._asdict()
         for name in ("listeners", "stored", "introspect"):
             plain[name] = tuple("\t".join(map(str, listener)) for listener in plain[name])
+        plain["signal_mask"] = tuple(map(str, self.signal_mask))
+        plain["ignored_signals"] = tuple(map(str, self.ignored_signals))
+        plain["rewrites"] = tuple(f"{came}:{sent}" for came, sent in self.rewrites)
+        plain["successes"] = tuple(map(str, self.successes))
         plain["settings"] = tuple("\0".join(row) for row in self.settings)  # no argument or variable can hold a NUL
         plain["zygote"] = tuple(map(str, self.zygote or ()))
         return protocol.encode("handoff", **plain)
@@ -205,6 +217,14 @@ def decode(data: bytes) -> Handoff:
         pidfile_fd=message.number("pidfile_fd"),
         before=message.text("before"),
         readiness_fd=message.number("readiness_fd"),
+        command=message.texts("command"),
+        is_prepared=message.flag("is_prepared"),
+        is_observed=message.flag("is_observed"),
+        signal_mask=_numbers(message, "signal_mask"),
+        ignored_signals=_numbers(message, "ignored_signals"),
+        rewrites=tuple((int(came), int(sent)) for came, _, sent in _pairs(message, "rewrites")),
+        successes=_numbers(message, "successes"),
+        export_secrets=message.texts("export_secrets"),
         zygote=Newborn(*map(int, message.texts("zygote"))) if message.texts("zygote") else None,
     )
 
@@ -212,6 +232,14 @@ def decode(data: bytes) -> Handoff:
 def _listener(text: str) -> Listener:
     name, address, fd, path, device, inode, own = text.split("\t")
     return Listener(name, address, int(fd), path, int(device), int(inode), own == str(True))
+
+
+def _numbers(message: protocol.Message, key: str) -> tuple[int, ...]:
+    return tuple(map(int, message.texts(key)))
+
+
+def _pairs(message: protocol.Message, key: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple(text.partition(":") for text in message.texts(key))
 
 
 def _setting(text: str) -> tuple[str, str, str]:

@@ -19,14 +19,17 @@ OLDEST = (5, 10)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-def ensure_stdio() -> None:
-    """Make sure that 0, 1 and 2 are open, so that no socket ever gets one of these numbers."""
+def ensure_stdio() -> tuple[int, ...]:
+    """Make sure that 0, 1 and 2 are open, so that no socket ever gets one of these numbers; return who was not."""
+    closed = []
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
             # open(2) takes the lowest free number: this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            closed.append(fd)
+    return tuple(closed)
 
 
 def require() -> None:

@@ -7,7 +7,7 @@ Must never read the environment or the machine itself: everything it needs is an
 
 from __future__ import annotations
 
-from launcher import addresses, ingress_settings, quantities, service_settings
+from launcher import addresses, command_settings, ingress_settings, quantities, service_settings
 from launcher.errors import ConfigError, Problem, UsageError
 from launcher.handoff import AS_MANY_AS_WORKERS, POLICY_VARIABLE
 from launcher.lean import NamedTuple
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from launcher.addresses import Address
+    from launcher.command_settings import Command
     from launcher.handoff import Ingress
     from launcher.service_settings import Service
     from launcher.setting import Parsed
@@ -83,6 +84,7 @@ class Settings(NamedTuple):
     introspect: Address | None
     is_introspect_explicit: bool
     introspect_token_file: str  # as written; empty: none
+    command: Command  # no words: the target is a Python one
     rows: tuple[Row, ...]
 
 
@@ -152,7 +154,12 @@ def resolve(  # noqa: PLR0917  pure: whatever it needs is an argument
         texts = flags.get(setting.name, ())
         if texts:
             _collect(setting, _Written(f"flag {setting.flag}", setting.flag, texts), given, on_line)
-    for problem in ingress_settings.problems(_ingress(given), {name: row.where for name, row in given.items()}):
+    wheres = {name: row.where for name, row in given.items()}
+    is_command = words[:1] == (command_settings.MARK,)
+    if is_command or words:
+        for problem in command_settings.problems(wheres, is_command=is_command):
+            (on_line if problem.name.startswith("--") else in_environment).append(problem)
+    for problem in ingress_settings.problems(_ingress(given), wheres):
         (on_line if problem.name.startswith("--") else in_environment).append(problem)
     in_environment += _unknown_variables(environ, places)
     on_line += _problems_of_target(words, is_optional=bool(found) or _asks_for_a_mode(flags))
@@ -245,6 +252,9 @@ def _asks_for_a_mode(flags: Mapping[str, tuple[str, ...]]) -> bool:
 
 
 def _problems_of_target(words: tuple[str, ...], *, is_optional: bool) -> list[Problem]:
+    if words[:1] == (command_settings.MARK,):
+        missing = Problem("-- COMMAND", "missing", "For example: prod-run -- nginx -g 'daemon off;'")
+        return [] if command_settings.words_of(words) else [missing]
     if not words:
         return [] if is_optional else [Problem("MODULE:ATTRIBUTE", "missing", "For example: prod-run shop.web:main")]
     try:
@@ -258,9 +268,11 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
     bind = _addresses(given["bind"].values) if "bind" in given else ()
     is_web = _value("interface", given) in {"wsgi", "asgi"}
     listens = bool(bind) or machine.inherits_listeners or is_web
-    target = words[0] if words else ""
+    command = command_settings.words_of(words)
+    target = words[0] if words and not command else ""
     count = _number(_value("workers", given))
-    computed = {
+    workers = count or machine.count_cpus()
+    computed: dict[str, tuple[Parsed, str, str]] = {
         "max-surge": (AS_MANY_AS_WORKERS, "as many as workers", "default"),
         "restart": (
             "always" if listens else "on-failure",
@@ -271,15 +283,16 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         "name": (quantities.name_of_target(target), "" if target else "the target's module", "the target"),
         "chdir": ("", "the directory it was started in", "default"),
     }
+    if command:
+        computed.update(command_settings.defaults(command[0], workers, listens=listens))
     values = {name: _value(name, given) if name in given else made[0] for name, made in computed.items()}
-    workers = count or machine.count_cpus()
-    introspect = _value("introspect", given)
+    introspect = values.get("introspect", _value("introspect", given))
     rows = [_row(setting, given, computed) for setting in BUILT]
     if not count:
         rows[0] = rows[0]._replace(value=f"{workers} (auto)")
     return Settings(
         target=target,
-        arguments=words[1:],
+        arguments=() if command else words[1:],
         workers=workers,
         bind=bind,
         interface=str(_value("interface", given)),
@@ -295,7 +308,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         restart=str(values["restart"]),
         log=str(_value("log", given)),
         log_format=str(_value("log-format", given)),
-        log_level=str(_value("log-level", given)),
+        log_level=str(values.get("log-level", _value("log-level", given))),
         log_capture=_value("no-log-capture", given) == "off",
         name=str(values["name"]),
         is_name_explicit="name" in given,
@@ -316,6 +329,7 @@ def _settings(words: tuple[str, ...], given: dict[str, _Given], machine: Machine
         introspect=introspect if isinstance(introspect, addresses.Address) else None,
         is_introspect_explicit="introspect" in given,
         introspect_token_file=str(_value("introspect-token-file", given)),
+        command=command_settings.command(command, {name: row.values for name, row in given.items()}),
         rows=tuple(rows),
     )
 

@@ -7,7 +7,7 @@ Must never decide anything: `settings` does, `help_text` prints.
 
 from __future__ import annotations
 
-from launcher import addresses, ingress_settings, quantities, service_settings
+from launcher import addresses, command_settings, ingress_settings, quantities, service_settings
 from launcher.logs import syslog_address
 from launcher.quantities import one_of
 from launcher.setting import Setting
@@ -316,6 +316,7 @@ BUILT: tuple[Setting, ...] = (
     ),
     *ingress_settings.SETTINGS,
     *service_settings.SETTINGS,
+    *command_settings.SETTINGS,
 )
 
 MODES: tuple[Setting, ...] = (
@@ -330,11 +331,6 @@ MODES: tuple[Setting, ...] = (
     _mode("version", "print the version and exit"),
 )
 
-LATER: tuple[Setting, ...] = (
-    _later("rewrite", "SIGNAL:SIGNAL", "send another signal to a command than the one that came", "none"),
-    _later("success-exit-status", "CODES", "exit codes of a worker that count as success", "0"),
-    _later("parent-death-signal", "SIGNAL", "have it sent to prod-run when its own parent dies", "none"),
-    _later("export-secret", "NAME", "put this secret into a command's environment", "none"),
-)
+LATER: tuple[Setting, ...] = ()
 
 TABLE: tuple[Setting, ...] = BUILT + MODES + LATER

@@ -53,6 +53,9 @@ TABLE: tuple[Row, ...] = (
 
 ASK_OF = {row.signal: row.ask for row in TABLE}
 
+# What stops a process, unless it has a handler: a supervisor of plain commands stops with them.
+SUSPENDING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
 # Has a worker write its stacks (faulthandler).  Only sent to one that said it is armed: the default action is death.
 STACKS = signal.SIGRTMIN + 8
 

@@ -24,6 +24,7 @@ LEAVES = {
     "launcher.addresses",
     "launcher.checks",
     "launcher.cgroups",
+    "launcher.command_settings",
     "launcher.errors",
     "launcher.handoff",
     "launcher.lean",
@@ -31,6 +32,7 @@ LEAVES = {
     "launcher.metrics_directory",
     "launcher.logs.syslog_address",
     "launcher.memory",
+    "launcher.prctl",
     "launcher.protocol",
     "launcher.quantities",
     "launcher.settings",
@@ -85,8 +87,10 @@ PURE = {
     "launcher.supervisor.observing",
     "launcher.supervisor.overdue",
     "launcher.supervisor.pacing",
+    "launcher.supervisor.policy",
     "launcher.supervisor.processes",
     "launcher.supervisor.records",
+    "launcher.supervisor.signals_of_commands",
     "launcher.supervisor.staffing",
     "launcher.supervisor.upkeep",
     "launcher.supervisor.status",
@@ -235,7 +239,10 @@ def test_each_operator_signal_is_named_in_one_table() -> None:
                 for node in ast.walk(ast.parse(path.read_text()))
             )
         }
-        assert naming <= {"launcher.signals", "launcher.logs.stdout", "launcher.observer.resolve"}
+        assert naming <= {
+            *("launcher.signals", "launcher.supervisor.terminal", "launcher.top"),
+            *("launcher.logs.stdout", "launcher.observer.resolve"),
+        }
 
 
 def test_help_stays_short() -> None:

@@ -50,6 +50,8 @@ class Wanted(NamedTuple):
     is_factory: bool = False  # the target returns what is to be run
     server_options: tuple[str, ...] = ()  # NAME=VALUE, as written
     ingress: Ingress = Ingress()
+    is_command: bool = False  # there is no target: what is prepared is a plain command's environment
+    export_secrets: tuple[str, ...] = ()  # what it has in its environment all the same
 
 
 class Prepared(NamedTuple):
@@ -70,6 +72,7 @@ class Prepared(NamedTuple):
     snapshot: Snapshot | None  # None: nothing was loaded from anywhere
     reads: tuple[str, ...] = ()  # files that templates were made of, and the templates
     suspected: tuple[Loaded, ...] = ()  # of an import that failed: what it might have declared
+    exports: Mapping[str, str] = {}  # secrets for a command's environment; their repr shows no value
 
     @property
     def redactor(self) -> Redactor:
@@ -77,11 +80,13 @@ class Prepared(NamedTuple):
         from launcher.appconfig.redact import Redactor  # noqa: PLC0415  re and json
 
         known = (*self.loads, *self.suspected)
-        return Redactor({name: value.reveal() for loaded in known for name, value in loaded.secrets.items()})
+        declared = {name: value.reveal() for loaded in known for name, value in loaded.secrets.items()}
+        return Redactor({**declared, **self.exports})
 
     def mask(self, text: str) -> str:
         """Take the declared secrets out of a text."""
-        return self.redactor.mask(text) if any(loaded.secrets for loaded in (*self.loads, *self.suspected)) else text
+        has_secrets = self.exports or any(loaded.secrets for loaded in (*self.loads, *self.suspected))
+        return self.redactor.mask(text) if has_secrets else text
 
     def report(self) -> str:
         """Put everything that is wrong into words, for people."""
@@ -147,14 +152,15 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     _face_clients(wanted.ingress, found)
     if wanted.config:
         _load_declared(wanted, found)
-    target = _import_target(wanted, found)
+    target = None if wanted.is_command else _import_target(wanted, found)
     if os.getpid() != us:
         os._exit(0)  # the module forked, and this is the child: there must not be two of us
     if target and target.interface == load.CALLABLE and "environ" in sys.modules:
         _load_annotated(wanted, target, found)
+    exports = _exports(wanted, found) if wanted.export_secrets else {}
     _scrub(found)
     files = forkable.module_files()  # before templates, which a later process of the generation does not make again
-    return _finish(wanted, target, found, files)
+    return _finish(wanted, target, found, files, exports)
 
 
 def _face_clients(ingress: Ingress, found: _Findings) -> None:
@@ -283,7 +289,17 @@ def _scrub(found: _Findings) -> None:
 # ── the end ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _finish(wanted: Wanted, target: Target | None, found: _Findings, files: str) -> Prepared:
+def _exports(wanted: Wanted, found: _Findings) -> Mapping[str, str]:
+    from launcher.runtime import exporting  # noqa: PLC0415  only commands that asked for it
+
+    exports = exporting.find(wanted.export_secrets, found.loads, found.inputs.places())
+    found.add(exports.problems)
+    return exports
+
+
+def _finish(
+    wanted: Wanted, target: Target | None, found: _Findings, files: str, exports: Mapping[str, str]
+) -> Prepared:
     loads = found.loads
     not_checked: tuple[str, ...] = ()
     if wanted.without_secrets:
@@ -309,6 +325,7 @@ def _finish(wanted: Wanted, target: Target | None, found: _Findings, files: str)
         files=files,
         snapshot=None,
         suspected=found.suspected,
+        exports=exports,
     )
     if wanted.templates:
         done = _with_templates(wanted, found, done, is_broken=first is not None and first.instance is None)
@@ -326,7 +343,7 @@ def _with_templates(wanted: Wanted, found: _Findings, done: Prepared, *, is_brok
     else:
         from launcher.runtime import rendering  # noqa: PLC0415
 
-        is_known = done.target is not None or found.declared is not None
+        is_known = done.target is not None or found.declared is not None or wanted.is_command
         made = rendering.make(
             wanted,
             done.loads,

@@ -191,6 +191,8 @@ def _wanted(message: protocol.Message) -> Wanted:
         is_factory=message.flag("is_factory"),
         server_options=message.texts("server_options"),
         ingress=Ingress(*message.texts("ingress")),
+        is_command=message.flag("is_command"),
+        export_secrets=message.texts("export_secrets"),
     )
 
 

@@ -106,22 +106,23 @@ def prepare(order: Order, files: Files) -> Prepared:
         recorded = snapshot.decode(order.inputs)
     prepared = preparing.prepare(order.wanted, recorded)
     target = prepared.target
-    if prepared.problems or target is None:
+    if prepared.problems or (target is None and not order.wanted.is_command):
         refuse(order, prepared.exit_code, prepared.reason(), _detail(prepared))
     for warning in () if recorded else prepared.warnings:
         print(f"prod-run: {warning.name}: {warning.reason}", file=sys.stderr)
-    found = forkable.obstacles()
-    worker.announce_listeners(order)
-    bind, workers = _of_web(order, target)
-    inputs = _sealed(order, prepared) if prepared.snapshot and not recorded else -1
+    found = forkable.obstacles() if target else []
+    if target:
+        worker.announce_listeners(order)
+    bind, workers = _of_web(order, target) if target else ("", 0)
+    inputs = _sealed(order, prepared) if (prepared.snapshot or not target) and not recorded else -1
     message = protocol.encode(
         "prepared",
-        takes_worker=bool(target.worker_parameter),
+        takes_worker=bool(target and target.worker_parameter),
         files=prepared.files,
         unforkable=sendable(", ".join(found), 2000),
         zygote_stays=bool(prepared.templates) or order.watch,
-        version=records.learn_version(order.wanted.target),
-        interface=target.interface,
+        version=records.learn_version(order.wanted.target) if target else "",
+        interface=target.interface if target else CALLABLE,
         bind=bind,
         workers=workers,
     )
@@ -156,6 +157,10 @@ def _sealed(order: Order, prepared: Prepared) -> int:
     from launcher.runtime import snapshot  # noqa: PLC0415  only where something was loaded
 
     try:
+        if order.wanted.is_command:
+            from launcher.runtime import exporting  # noqa: PLC0415  only commands need it
+
+            return snapshot.sealed(exporting.environment(prepared.exports))
         return snapshot.sealed(prepared.snapshot.encode()) if prepared.snapshot else -1
     except OSError as error:
         refuse(order, Exit.OS_ERROR, f"the operating system refused memfd_create(2): {error.strerror}")

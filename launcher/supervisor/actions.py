@@ -62,6 +62,7 @@ class Stop(NamedTuple):
     reason: str
     last: bool  # nobody else will accept what is queued
     until: float  # monotonic seconds: the drain limit
+    number: int = 15  # SIGTERM; a command may get another one
 
 
 class Confirm(NamedTuple):
@@ -91,6 +92,10 @@ class SignalGroup(NamedTuple):
 
     pgid: int
     signal: int
+
+
+class Suspend(NamedTuple):
+    """Stop the supervisor itself, as its commands are stopped, until somebody sends SIGCONT."""
 
 
 class SweepOrphans(NamedTuple):
@@ -197,6 +202,7 @@ Action = (
     | EndZygote
     | CloseListeners
     | SignalGroup
+    | Suspend
     | SweepOrphans
     | Forget
     | Park

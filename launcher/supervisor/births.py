@@ -119,6 +119,22 @@ class Births:
 
         return self._bear(self._child(order, is_zygote=False), bear)
 
+    def exec_copy(self, order: do.ExecWorker) -> list[on.Event]:
+        """Start a copy of a plain command; it says nothing of itself but by sd_notify(3)."""
+        from launcher.supervisor import copies  # noqa: PLC0415  only commands pay for it
+
+        def bear(child: Child, given: list[int]) -> None:
+            readings = self._output_pipes(given) if self._handoff.log_capture else []
+            child.notify, address = notify.open_address()
+            environment = child.inputs.fd if child.inputs.fd >= 0 else self._handoff.environ_fd
+            child.pid = copies.start(self._handoff, environment, address, given)
+            if readings:
+                self._capture(child, *readings)
+
+        events = self._bear(self._child(order, is_zygote=False), bear)
+        pids = [event.pid for event in events if isinstance(event, on.Started)]
+        return [*events, *(say for pid in pids for say in (on.Hello(order.ticket, pid), on.Entered(order.ticket)))]
+
     def _child(self, order: do.StartZygote | do.ForkWorker | do.Park | do.ExecWorker, *, is_zygote: bool) -> Child:
         inputs = self._inputs.setdefault(order.generation, Inputs())
         return Child(order.ticket, order.generation, inputs, is_zygote=is_zygote)
@@ -214,9 +230,8 @@ class Births:
 
     def _adopt(self, child: Child) -> None:
         channel = child.channel
-        if channel is None:
-            return
-        self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
+        if channel is not None:
+            self._watcher.watch(channel.fileno(), lambda: self._hear(child, channel))
         if child.notify is not None:
             sock = child.notify
             self._watcher.watch(sock.fileno(), lambda: notify.read(sock, child.ticket))

@@ -13,7 +13,7 @@ from launcher import memory, protocol
 from launcher.lean_posix import signal, socket
 from launcher.signals import STACKS
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, syn_filter, weighing
+from launcher.supervisor import children, syn_filter, terminal, weighing
 from launcher.supervisor import events as on
 from launcher.supervisor.births import Births
 from launcher.supervisor.children import Child, send_signal
@@ -46,7 +46,7 @@ class Hands:
             do.StartZygote: self._births.start_zygote,
             do.ForkWorker: self._births.fork_worker,
             do.Park: self._births.fork_worker,
-            do.ExecWorker: self._births.exec_worker,
+            do.ExecWorker: self._births.exec_copy if handoff.command else self._births.exec_worker,
             do.Go: self._go,
             do.Serve: self._serve,
             do.Forewarn: self._forewarn,
@@ -56,6 +56,7 @@ class Hands:
             do.EndZygote: self._end_zygote,
             do.CloseListeners: self._close_listeners,
             do.SignalGroup: self._signal_group,
+            do.Suspend: self._suspend,
             do.SweepOrphans: self._sweep_orphans,
             do.Forget: self._forget,
             do.Dismiss: self._dismiss,
@@ -100,11 +101,21 @@ class Hands:
     def _stop(self, order: do.Stop) -> list[on.Event]:
         events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last, until=order.until)
         if order.pid:
-            send_signal(order.pid, signal.SIGTERM)
+            self._send(order.pid, order.number)
         return events
 
     def _kill(self, order: do.Kill) -> None:
-        send_signal(order.pid, signal.SIGKILL)
+        self._send(order.pid, signal.SIGKILL)
+
+    def _send(self, pid: int, number: int) -> None:
+        """Signal a worker, or the whole group of a command."""
+        try:
+            (os.killpg if self.handoff.command else os.kill)(pid, number)
+        except OSError:
+            send_signal(pid, number)  # over, or it went to another group
+
+    def _suspend(self, _: do.Suspend) -> None:
+        terminal.suspend(with_our_group=False)
 
     def _confirm(self, order: do.Confirm) -> list[on.Event]:
         return self._tell(order.ticket, "committed")
@@ -124,6 +135,8 @@ class Hands:
             os.close(listener.fd)
 
     def _signal_group(self, order: do.SignalGroup) -> list[on.Event]:
+        if order.signal == signal.SIGCONT and self.handoff.command:
+            terminal.hand_to(order.pgid)  # first: it may read at once
         try:
             os.killpg(order.pgid, order.signal)
         except ProcessLookupError:

@@ -99,18 +99,26 @@ class Child:
         self.stacks = -1
 
 
-def reap(memory_kills: MemoryKills) -> list[on.ProcessExited]:
-    """Reap every child that is over, ours or adopted (waitpid(2); several deaths may come as one SIGCHLD)."""
+def reap(memory_kills: MemoryKills, on_stopped: Callable[[int, int], None] | None = None) -> list[on.ProcessExited]:
+    """
+    Reap every child that is over, ours or adopted (waitpid(2); several deaths may come as one SIGCHLD).
+
+    `on_stopped` hears of those that are suspended, and by which signal.
+    """
     events: list[on.ProcessExited] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | (os.WUNTRACED if on_stopped else 0))
         except ChildProcessError:
             return events
         except InterruptedError:
             continue
         if pid == 0:
             return events
+        if os.WIFSTOPPED(status):
+            if on_stopped:
+                on_stopped(pid, os.WSTOPSIG(status))
+            continue
         code = os.waitstatus_to_exitcode(status)
         note = "core dumped" if os.WCOREDUMP(status) else ""
         if code == -signal.SIGKILL:

@@ -21,6 +21,12 @@ class Asked(NamedTuple):
     origin: str  # "SIGHUP", "prod-ctl"
 
 
+class Signalled(NamedTuple):
+    """A signal came to the supervisor of plain commands, which are to get it."""
+
+    number: int
+
+
 class ScaleAsked(NamedTuple):
     """An operator asked for so many workers."""
 
@@ -193,6 +199,7 @@ class Tick(NamedTuple):
 
 Event = (
     Asked
+    | Signalled
     | ScaleAsked
     | StacksAsked
     | ProcessExited

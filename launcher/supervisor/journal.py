@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from launcher.supervisor.observer import Observer
+    from launcher.supervisor.unobserved import Unobserved
 
 Fields = tuple[tuple[str, object], ...]
 
@@ -29,7 +30,7 @@ class Journal:
 
     __slots__ = ("_level", "listeners", "observer")
 
-    def __init__(self, observer: Observer, level: str) -> None:
+    def __init__(self, observer: Observer | Unobserved, level: str) -> None:
         self._level = level
         self.observer = observer
         self.listeners: list[Callable[[formats.Record], None]] = []

@@ -15,7 +15,7 @@ from launcher.lean_posix import signal
 from launcher.logs import stdout
 from launcher.signals import ASK_OF, name_of
 from launcher.supervisor import actions as do
-from launcher.supervisor import children, status
+from launcher.supervisor import children, status, terminal
 from launcher.supervisor import events as on
 from launcher.supervisor.memory_kills import MemoryKills
 
@@ -154,10 +154,20 @@ class Loop:
             numbers = os.read(self._signals, 4096)
         except BlockingIOError:
             return events
-        events += [on.Asked(ASK_OF[number], name_of(number)) for number in numbers if number in ASK_OF]
+        is_command = bool(self._hands.handoff.command)
+        if is_command:
+            events += [on.Signalled(number) for number in numbers if number != signal.SIGCHLD]
+        else:
+            events += [on.Asked(ASK_OF[number], name_of(number)) for number in numbers if number in ASK_OF]
         # At any signal: SIGCHLD itself may have found the pipe full.
-        dead = [death for death in children.reap(self._memory_kills) if not self._hands.observer.exited(death.pid)]
+        reaped = children.reap(self._memory_kills, self._on_stopped if is_command else None)
+        dead = [death for death in reaped if not self._hands.observer.exited(death.pid)]
         return events + children.last_messages(self._hands.children, dead) + dead
+
+    def _on_stopped(self, pid: int, number: int) -> None:
+        """Be suspended with the one command that has the terminal, as a shell expects of its job."""
+        if self._hands.handoff.workers == 1 and any(child.pid == pid for child in self._hands.children.values()):
+            terminal.follow(pid, number)
 
     def _show_title(self) -> None:
         title = status.sentence(self._machine)

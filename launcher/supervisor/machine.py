@@ -15,16 +15,18 @@ from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, status, upkeep, weighing
+from launcher.supervisor import checking, signals_of_commands, status, upkeep, weighing
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import Failure, Generation, Phase, State
-from launcher.supervisor.records import GRACE, Policy
+from launcher.supervisor.records import GRACE, in_shell
 from launcher.supervisor.staffing import Staffing
 from launcher.supervisor.stopping import Stage, Stopping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from launcher.supervisor.policy import Policy
 
 HANDOVER = 1.0  # seconds that `committed` waits for old workers to say that they stopped accepting
 SECOND_STOP = 1.0  # seconds after which a second SIGTERM is a wish of its own, not an echo
@@ -53,6 +55,8 @@ class Machine(Staffing):
         match event:
             case on.Asked():
                 self._on_asked(event, now)
+            case on.Signalled(number):
+                signals_of_commands.came(self, number, now)
             case on.ScaleAsked(workers, origin):
                 self._scale(workers, origin)
             case on.StacksAsked(slot):
@@ -76,6 +80,7 @@ class Machine(Staffing):
         self._begin_reload(now)
         self._declare_done(now)
         self._end_zygotes(now)
+        signals_of_commands.pass_on(self)
         self._finish(now)
         self.decided_at = now
         orders, self.orders = self.orders, []
@@ -161,7 +166,11 @@ class Machine(Staffing):
             self._reject(Failure(refusal, "", Code.SOFTWARE))
             return
         self.extend(self.policy.boot_timeout)
-        self._start_zygote(self.candidate, now)
+        if self.policy.is_prepared:
+            self._start_zygote(self.candidate, now)
+            return
+        self.candidate.phase, self.candidate.imports_anew, self.candidate.takes_worker = Phase.FILLING, True, False
+        self._spawn(now)
 
     def _is_weighed(self, now: float) -> bool:
         """Say whether a reload can begin: it is known whether there is memory for it, or nobody says so in time."""
@@ -285,11 +294,15 @@ class Machine(Staffing):
         is_asked = self.weigh_by is not None or self._is_reloading()
         if self.stop or current is None or is_asked or not current.done.keys() >= set(range(self.wanted)):
             return
-        codes = [code if code >= 0 else 128 - code for _, code in sorted(current.done.items())]
-        self.stop = Stopping("all work is done", next((code for code in codes if code), 0))
+        self.stop = Stopping("all work is done", self._code_of(current.done))
         self._log("info", "finished: all work is done")
         self._advance_stop(now)
         self._retire(now)
+
+    def _code_of(self, ends: dict[int, int]) -> int:
+        """Return the first exit code of all copies that is no success; `ends` is by slot."""
+        codes = [in_shell(code) for _, code in sorted(ends.items()) if not self.succeeded(code)]
+        return codes[0] if codes else Code.DONE
 
     def _finish(self, now: float) -> None:
         stop = self.stop
@@ -308,5 +321,7 @@ class Machine(Staffing):
             self._order(do.SweepOrphans(signal.SIGKILL))
         if stop.is_over(now, leftovers=is_anybody_left or bool(self.processes.leftovers)):
             stop.enter(Stage.OVER, None)
+            if self.policy.is_command and self.policy.restart == "never" and not stop.code:
+                stop.code = self._code_of({**(self.current.done if self.current else {}), **self.ends})
             self._log("info", "stopped", reason=stop.reason, code=stop.code)
             self._order(do.Exit(stop.code))

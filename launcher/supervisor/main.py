@@ -15,16 +15,17 @@ from launcher import handoff as handoffs
 from launcher.errors import Exit
 from launcher.lean_posix import signal
 from launcher.signals import ASK_OF
+from launcher.supervisor import terminal
 from launcher.supervisor.carry_out import Hands
 from launcher.supervisor.control import Control
 from launcher.supervisor.journal import Journal
 from launcher.supervisor.loop import Clock, Loop, Watcher
 from launcher.supervisor.machine import Machine
-from launcher.supervisor.observer import Observer
 from launcher.supervisor.pidfile import let_go
+from launcher.supervisor.policy import Policy
 from launcher.supervisor.readiness import Readiness
-from launcher.supervisor.records import Policy
 from launcher.supervisor.unix_sockets import unlink_if_ours
+from launcher.supervisor.unobserved import Unobserved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from launcher.handoff import Handoff
+    from launcher.supervisor.observer import Observer
 
 
 def main(fd: int) -> NoReturn:
@@ -53,6 +55,8 @@ def main(fd: int) -> NoReturn:
         unlink_if_ours(listener)
     if handoff and handoff.metrics_directory:
         _remove_metrics(handoff.metrics_directory)
+    if handoff and handoff.command:
+        terminal.is_ours()  # takes it back from a command that is over
     if handoff and handoff.pidfile_fd >= 0:
         let_go(handoff.pidfile, handoff.pidfile_fd)
     if readiness:
@@ -76,7 +80,7 @@ def _read(fd: int) -> Handoff:
 def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
     watcher = Watcher()
     clock = Clock()
-    journal = Journal(Observer(handoff, watcher, clock.now, _chance), handoff.log_level)
+    journal = Journal(_observer(handoff, watcher, clock), handoff.log_level)
     if readiness:
         journal.listeners.append(readiness.hear)
     hands = Hands(handoff, watcher, journal)
@@ -94,15 +98,19 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
         restart_of_web=handoff.restart_of_web,
         is_workers_given=handoff.is_workers_given,
         before=handoff.before,
+        is_command=bool(handoff.command),
+        is_prepared=handoff.is_prepared,
+        rewrites=handoff.rewrites,
+        successes=handoff.successes,
     )
     machine = Machine(policy, time.monotonic(), _chance)
     if handoff.introspect:
         _introspect(handoff, machine, hands, clock)
-    journal.log("info", "started", (("name", handoff.name), ("target", handoff.target), ("pid", os.getpid())))
+    journal.log("info", "started", (("name", handoff.name), ("target", _what(handoff)), ("pid", os.getpid())))
     for listener in (*handoff.listeners, *handoff.introspect[:1]):
         journal.log("info", "listening", (("name", listener.name), ("address", listener.address)))
     # The handlers must be there before the mask is lifted: signals wait since the exec.
-    for number in (*ASK_OF, signal.SIGCHLD):
+    for number in (*(_of_commands() if handoff.command else ASK_OF), signal.SIGCHLD):
         signal.signal(number, _note)
     loop = Loop(machine, hands, watcher, clock, _title_setter())
     if handoff.control:
@@ -111,11 +119,30 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
     return loop
 
 
+def _observer(handoff: Handoff, watcher: Watcher, clock: Clock) -> Observer | Unobserved:
+    if handoff.is_observed:
+        from launcher.supervisor.observer import Observer  # noqa: PLC0415  what a command does without, mostly
+
+        return Observer(handoff, watcher, clock.now, _chance)
+    return Unobserved(priority=handoff.log_priority)
+
+
+def _of_commands() -> tuple[int, ...]:
+    from launcher.supervisor.copies import PASSED_ON  # noqa: PLC0415  only commands pay for it
+
+    return PASSED_ON
+
+
+def _what(handoff: Handoff) -> str:
+    return handoff.target or " ".join(handoff.command)
+
+
 def _introspect(handoff: Handoff, machine: Machine, hands: Hands, clock: Clock) -> None:
     from launcher.supervisor.history import History  # noqa: PLC0415  --introspect off costs nothing
     from launcher.supervisor.introspection import Introspection, about  # noqa: PLC0415
 
     observer = hands.observer
+    assert not isinstance(observer, Unobserved)  # noqa: S101  who asks for the one asks for the other
     observer.introspection = Introspection(
         machine,
         observer,

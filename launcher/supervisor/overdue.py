@@ -56,7 +56,7 @@ class Overdue(Records):
             case State.DRAINING:
                 if process.is_worker and process.pid:
                     self._log("error", "killed straggler: drain limit", **identity(process))
-                    self._dump(process, now)
+                    (self._kill if self.policy.is_command else self._dump)(process, now)
                 else:
                     self._kill(process, now)
             case State.DUMPING:

@@ -10,10 +10,9 @@ Pure: it never waits, never acts, never asks the time.
 from __future__ import annotations
 
 from launcher.errors import Exit as Code
-from launcher.lean import NamedTuple
 from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, status
+from launcher.supervisor import checking, signals_of_commands, status
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, SPARE, TASK, UP, Failure, Generation, Phase, Process, State
 from launcher.supervisor.pacing import Bucket
@@ -24,30 +23,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from launcher.supervisor.policy import Policy
+
 MEASURE = 5.0  # seconds between two looks at a worker's memory
 GRACE = 5.0  # seconds for what nobody waits for: rejected workers, zygotes, leftovers, a SIGKILL to work
 DUMP = 0.5  # seconds that a process has to write its stacks before it is killed
 MARGIN = 15.0  # seconds on top of a limit, for the kills and the sweep after it
 MISSES = 2  # looks at an unchanged heartbeat, half a stall's time apart
 ENTERED_IS_READY = 1.0  # seconds that a target without a Worker must live (DESIGN §3.2)
-
-
-class Policy(NamedTuple):
-    """The settings that decide; times in seconds."""
-
-    workers: int
-    max_surge: int
-    preload: str
-    restart: str
-    boot_timeout: float
-    drain_delay: float
-    drain_timeout: float
-    stall_timeout: float = 0.0  # 0: off
-    max_rss: int = 0  # bytes; 0: off
-    max_age: float = 0.0  # 0: off
-    restart_of_web: str = "always"  # in place of `restart` once the target is known to be a web application
-    is_workers_given: bool = True  # else such a target may say how many
-    before: str = ""  # the init task of each generation, as written; empty: none
 
 
 class Records:
@@ -60,6 +43,7 @@ class Records:
         "chance",
         "checking",
         "current",
+        "ends",
         "fallback",
         "orders",
         "others",
@@ -67,6 +51,8 @@ class Records:
         "processes",
         "reload_asked",
         "stop",
+        "stop_number",
+        "to_pass_on",
         "wanted",
         "weigh_by",
         "weight",
@@ -88,6 +74,9 @@ class Records:
         self.weight: on.Weighed | None = None
         self.announce_by: float | None = None
         self.stop: Stopping | None = None
+        self.ends: dict[int, int] = {}  # slot → exit code, of commands that ended by the stop
+        self.stop_number = signals_of_commands.term(policy.rewrites)
+        self.to_pass_on: list[int] = []  # signals that came before there was a command to get them
         self.orders: list[do.Action] = []
 
     def generations(self) -> list[Generation]:
@@ -106,7 +95,7 @@ class Records:
                     self.stop.orphans_left = count
             case on.Weighed():
                 self.weight = event if self.weigh_by is not None else None
-            case on.Asked() | on.ScaleAsked() | on.StacksAsked() | on.Tick():
+            case on.Asked() | on.Signalled() | on.ScaleAsked() | on.StacksAsked() | on.Tick():
                 pass
             case on.Started() | on.Hello() if not self.processes.knows(event.ticket):
                 # Given up before it had a PID; its channel is closed, so it ends by itself.
@@ -261,6 +250,8 @@ class Records:
         if not in_a_hurry:
             self._order(do.SignalGroup(process.pid, signal.SIGTERM))
         if process.state in LEAVING:
+            if self.stop and self.policy.is_command and process.is_worker:
+                self.ends[process.slot] = code
             if process.is_worker:
                 self._log_end("info", "ended worker", process, in_words(code, note), now)
             return
@@ -280,8 +271,12 @@ class Records:
         """Say whether this end means that the work is done (DESIGN §3.6)."""
         if self.policy.restart == "never":
             # A reload must not commit because its workers fail quickly.
-            return code == 0 or worker.generation is not self.candidate or self.current is None
-        return self.policy.restart == "on-failure" and code == 0
+            return self.succeeded(code) or worker.generation is not self.candidate or self.current is None
+        return self.policy.restart == "on-failure" and self.succeeded(code)
+
+    def succeeded(self, code: int) -> bool:
+        """Say whether an exit code, or minus a signal, counts as 0 (--success-exit-status)."""
+        return code == 0 or in_shell(code) in self.policy.successes
 
     def _over(self, process: Process) -> None:
         """Strike a process off all lists."""
@@ -349,6 +344,11 @@ class Records:
         words_of = process.ticket if level == "error" else 0  # of an end that nobody asked for
         fields: dict[str, str | float] = {**identity(process), "how": how, "after": after}
         self._order(do.Log(level, event, tuple(fields.items()), words_of=words_of))
+
+
+def in_shell(code: int) -> int:
+    """Write an end as a shell does: 128 + N for signal N."""
+    return code if code >= 0 else 128 - code
 
 
 def in_short(process: Process) -> str:

@@ -75,7 +75,8 @@ class Staffing(Overdue):
             served = worker.state in (State.SERVING, State.ENTERED)
             limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
             worker.enter(State.DRAINING, now + limit)
-            self._order(do.Stop(worker.ticket, worker.pid, reason, last=reason == "stop", until=now + limit))
+            is_last = reason == "stop"
+            self._order(do.Stop(worker.ticket, worker.pid, reason, is_last, now + limit, self.stop_number))
 
     def _end_zygotes(self, now: float) -> None:
         """End the zygotes that nobody needs, each after its last worker, and drop what is over."""

@@ -27,7 +27,7 @@ class Stopping:
 
     def __init__(self, reason: str, code: int, asked_at: float | None = None, deadline: float = 0.0) -> None:
         self.reason = reason
-        self.code = code
+        self.code = code  # of a command that ends by the stop, its own is set at the end
         self.asked_at = asked_at  # None: nobody did, there was nothing else to do
         self.deadline: float | None = deadline
         self.stage = Stage.DELAY

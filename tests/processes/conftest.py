@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes.commands import Ctl, make_ctl
 from tests.processes.running import LIMIT, PROD_RUN, Running, processes, until
 
 if TYPE_CHECKING:
@@ -74,6 +75,12 @@ def hello(app: Callable[..., Path]) -> Callable[..., Path]:
         return app(changed, "hello")
 
     return write
+
+
+@pytest.fixture
+def ctl(tmp_path: Path) -> Ctl:
+    """Talk to the one prod-run of this test: `ctl("reload", "--wait")`."""
+    return make_ctl(tmp_path)
 
 
 class Strace:

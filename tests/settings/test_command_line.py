@@ -43,13 +43,13 @@ def test_what_follows_the_target_is_the_targets(argv: list[str], words: tuple[st
     assert flags.get("workers", ("2",)) == ("2",)
 
 
-@pytest.mark.parametrize("argv", [["--", "sh"], ["--workers", "2", "--", "sh"], ["-w", "2", "--", TARGET]])
-def test_a_command_is_refused_until_it_is_built(argv: list[str]) -> None:
-    """By its own rules click would take `sh` for a target."""
+@pytest.mark.parametrize("argv", [["--", "sh", "-c"], ["--workers", "2", "--", "sh", "-c"], ["-w2", "--", "sh", "-c"]])
+def test_a_command_is_told_from_a_target_by_the_mark(argv: list[str]) -> None:
+    """By its own rules click would take `sh` for a target, and `-c` for an option."""
     words, _, problems = parse(argv)
 
-    assert words == ()
-    assert [(problem.name, problem.reason) for problem in problems] == [("-- COMMAND", "not in this version")]
+    assert words == ("--", "sh", "-c")
+    assert problems == ()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,13 @@ def test_a_command_is_refused_until_it_is_built(argv: list[str]) -> None:
         (["--drain-timeout", "-5s", TARGET], "--drain-timeout: '-5s' is negative"),
         (["--export-secret", "X", TARGET], "--export-secret: not in this version"),
         (["--interface", "cgi", TARGET], "--interface: 'cgi' is not one of the choices"),
-        (["--", "nginx", "-g", "daemon off;"], "-- COMMAND: not in this version"),
+        (["--workers", "2", "--"], "-- COMMAND: missing. For example: prod-run -- nginx -g 'daemon off;'"),
+        (["--interface", "wsgi", "--", "nginx"], "--interface: only goes with a Python target"),
+        (["--rewrite", "TERM:QUIT", TARGET], "--rewrite: only goes with a command"),
+        (["--rewrite", "KILL:QUIT", "--", "nginx"], "--rewrite: 'KILL' never comes"),
+        (["--rewrite", "15", "--", "nginx"], "--rewrite: '15' is not SIGNAL:SIGNAL. Write TERM:QUIT"),
+        (["--success-exit-status", "256", "--", "nginx"], "'256' is out of range"),
+        (["--parent-death-signal", "TERN", "--", "nginx"], "'TERN' is not a signal. Write TERM, SIGTERM or 15"),
         (["--workers", "0", "--bind", "x", "m"], "3 problems"),
     ],
 )

@@ -21,7 +21,7 @@ from tests.supervisor.pretend_kernel import SPARE, TASK, ZYGOTE
 from tests.supervisor.witness import Witness
 
 if TYPE_CHECKING:
-    from launcher.supervisor.records import Policy
+    from launcher.supervisor.policy import Policy
     from tests.supervisor.pretend_kernel import PretendKernel, Proc
 
 Birth = do.StartZygote | do.ForkWorker | do.ExecWorker | do.Park | do.Go

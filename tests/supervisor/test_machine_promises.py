@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.signals import Ask
 from launcher.supervisor import events as on
-from launcher.supervisor.records import Policy
+from launcher.supervisor.policy import Policy
 from tests.supervisor.pretend_kernel import DEATHS, TASK, Proc
 from tests.supervisor.promises import promise
 from tests.supervisor.world import World
@@ -30,6 +30,10 @@ POLICIES = st.builds(
     max_rss=st.sampled_from([0, 0, 0, 1000]),
     max_age=st.sampled_from([0.0, 0.0, 0.0, 50.0]),
     before=st.sampled_from(["", "", "migrate"]),
+    is_command=st.just(value=False),
+    is_prepared=st.just(value=True),
+    rewrites=st.just(()),
+    successes=st.just(()),
 )
 ANY = st.integers(0, 63)
 CODES = st.sampled_from([1, 0, -9, -11])

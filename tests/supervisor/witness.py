@@ -14,7 +14,7 @@ from launcher.supervisor.pacing import FORGET_AFTER
 from tests.supervisor.pretend_kernel import SPARE, TASK, ZYGOTE
 
 if TYPE_CHECKING:
-    from launcher.supervisor.records import Policy
+    from launcher.supervisor.policy import Policy
     from tests.supervisor.pretend_kernel import PretendKernel, Proc
 
 

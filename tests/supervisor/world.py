@@ -13,7 +13,7 @@ from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor.machine import Machine
-from launcher.supervisor.records import Policy
+from launcher.supervisor.policy import Policy
 from tests.supervisor.pretend_kernel import NOBODY, PretendKernel, Proc
 from tests.supervisor.promises import Promises, promise
 

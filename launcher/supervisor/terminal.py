@@ -1,0 +1,105 @@
+"""
+The terminal that a command was started at, as a shell sees to it: who is in the foreground, and who is suspended.
+
+Owns the hand-over of the foreground to the command and back (tcsetpgrp(3)), and the supervisor's own suspension.
+Must never take the foreground from somebody who is not ours, and be called only with SIGTTOU blocked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from launcher.lean_posix import signal
+
+STDIN = 0
+WANTS = (signal.SIGTTIN, signal.SIGTTOU)  # it would read, or write, and is not in the foreground
+STOPS = (signal.SIGTSTP, *WANTS)
+
+
+def foreground() -> int:
+    """Return the foreground group of the terminal at stdin; 0 if that is no terminal, or not our controlling one."""
+    try:
+        return os.tcgetpgrp(STDIN)
+    except OSError:
+        return 0
+
+
+def hand_to(group: int) -> bool:
+    """Give the foreground to a group if it is ours to give; say whether it was."""
+    return foreground() == os.getpgrp() and _set(group)
+
+
+def is_ours() -> bool:
+    """Say whether the foreground is ours to give, or that of a group that is over: the copy before this one."""
+    group = foreground()
+    if group == os.getpgrp():
+        return True
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return group > 0 and _set(os.getpgrp())
+    except OSError:
+        pass
+    return False
+
+
+def follow(group: int, number: int) -> None:
+    """Do as a shell's job does when the command in `group` was stopped by a signal at the terminal."""
+    if number in WANTS and hand_to(group):
+        _continue(group)  # a shell's `fg` gave the terminal to us
+    elif foreground() == 0:
+        pass  # no other stop is our business
+    elif not is_orphaned():
+        suspend(with_our_group=True)
+    elif number == signal.SIGTSTP:
+        _continue(group)  # nobody could ever continue it: without us the kernel had dropped the ^Z
+
+
+def take_from(group: int) -> None:
+    """Take the foreground back from a group that is over: a shell without job control would not."""
+    if foreground() == group:
+        _set(os.getpgrp())
+
+
+def suspend(*, with_our_group: bool) -> None:
+    """Stop, until somebody sends SIGCONT; at a terminal together with the rest of the pipeline that we are in."""
+    if with_our_group:
+        # What is pending of it for us is dropped by SIGCONT (signal(7)).
+        os.killpg(os.getpgrp(), signal.SIGTSTP)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def is_orphaned() -> bool:
+    """
+    Say whether nobody of our session could continue us.
+
+    setpgid(2): in an orphaned process group the kernel drops what ^Z sends; the command's own is not one, since we
+    are its parent.
+    """
+    group, session, parent = os.getpgrp(), os.getsid(0), os.getppid()
+    try:
+        while os.getpgid(parent) == group:
+            parent = _parent_of(parent)
+        return os.getsid(parent) != session
+    except (OSError, ValueError, IndexError):
+        return True  # 0, outside of our PID namespace, or gone
+
+
+def _continue(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGCONT)
+    except OSError:
+        pass  # over meanwhile
+
+
+def _parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # proc_pid_stat(5)
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def _set(group: int) -> bool:
+    try:
+        os.tcsetpgrp(STDIN, group)
+    except OSError:
+        return False  # hung up meanwhile, or the group is over
+    return True

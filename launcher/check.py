@@ -110,7 +110,9 @@ def judge(asked: Asked) -> Report:
     ]
     is_nobody = _become(chosen, problems)
     wanted = _wanted(chosen, is_without_secrets="without-secrets" in asked.flags)
-    prepared = _prepare(wanted) if chosen.target and not is_nobody else None
+    is_known = chosen.target or chosen.command.words
+    prepared = _prepare(wanted) if is_known and not is_nobody else None
+    problems += _missing_command(chosen, prepared)
     try:
         unusable += check_places.unusable(() if chosen.bind else check_places.implicit(prepared, inherited), ())
     except ConfigError as error:
@@ -135,11 +137,11 @@ def show(asked: Asked) -> Report:
         UnavailableError: the directory of --chdir cannot be entered.
     """
     chosen = settings.resolve(asked.words, asked.flags, asked.environ, asked.machine, env_files=asked.env_files)
-    if not chosen.target:
+    if not (chosen.target or chosen.command.words):
         return _report(asked, chosen, None, (), ())
     _enter(chosen)
     privileges.drop(privileges.account(chosen), os.environ)
-    prepared = _prepare(_wanted(chosen)._replace(templates=(), template_check=""))
+    prepared = _prepare(_wanted(chosen)._replace(templates=(), template_check="", export_secrets=()))
     return _report(asked, chosen, prepared, (), ())
 
 
@@ -185,7 +187,7 @@ def _enter(chosen: Settings) -> None:
         del os.environ[name]
     # The script's own directory stands there now, unless Python was told to be safe (-P).
     sys.path[: 0 if sys.flags.safe_path else 1] = [os.getcwd()]
-    sys.argv[:] = [chosen.target, *chosen.arguments]
+    sys.argv[:] = chosen.command.words or [chosen.target, *chosen.arguments]
 
 
 def _become(chosen: Settings, problems: list[Problem]) -> bool:
@@ -213,7 +215,18 @@ def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
         templates=chosen.templates,
         template_check=chosen.template_check,
         without_secrets=is_without_secrets,
+        is_command=bool(chosen.command.words),
+        export_secrets=chosen.command.export_secrets,
     )
+
+
+def _missing_command(chosen: Settings, prepared: Prepared | None) -> list[Problem]:
+    """Say whether a command is not there, or not to be run; os.environ has the PATH of env files by now."""
+    from shutil import which  # noqa: PLC0415
+
+    if prepared is None or not chosen.command.words or which(chosen.command.words[0]):
+        return []
+    return [Problem(chosen.command.words[0], "cannot be run: it is not in PATH, or no program", "See `command -v`")]
 
 
 def _prepare(wanted: Wanted) -> Prepared:
@@ -278,7 +291,7 @@ def _report(
         return Finding(name, origins.get(problem.name) or _origin(problem.name), reason, remedy)
 
     return Report(
-        asked.words[0] if asked.words else "",
+        (chosen.command.words or asked.words or ("",))[0],
         tuple(map(found, (*problems, *(prepared.problems if prepared else ())))),
         tuple(map(found, (*notes, *(prepared.warnings if prepared else ())))),
         _not_checked(prepared, chosen.target) if prepared else (),
@@ -290,7 +303,7 @@ def _report(
 
 def _not_checked(prepared: Prepared, target: str) -> tuple[str, ...]:
     # A module that asks for its configuration while it is imported comes no further without its secrets.
-    is_half_imported = prepared.target is None and not prepared.problems
+    is_half_imported = bool(target) and prepared.target is None and not prepared.problems
     return (*prepared.not_checked, target) if is_half_imported else prepared.not_checked
 
 

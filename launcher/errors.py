@@ -34,7 +34,10 @@ EXIT_CODES: tuple[tuple[str, str], ...] = (
     ("70", "the target cannot be imported, or the first generation did not become ready"),
     ("71", "the operating system refused"),
     ("78", "configuration, secrets, templates or a `PROD_RUN_` variable invalid"),
-    ("with `--restart never`", "the first non-zero code of the copies, 128+N for a signal, else 0"),
+    (
+        "with `--restart never`, as of one command",
+        "the first non-zero code of the copies, 128+N for a signal, 126 or 127 if a command cannot be run, else 0",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ Must never print: texts in, text out.
 
 from __future__ import annotations
 
-from launcher.settings_table import BUILT, LATER, MODES
+from launcher.settings_table import BUILT, MODES
 
 TYPE_CHECKING = False
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 _USAGE = """\
 Usage: prod-run [OPTIONS] MODULE:ATTRIBUTE [ARGS]...
+       prod-run [OPTIONS] -- COMMAND [ARGS]...
 
 Run a Python target in every worker: `prod-run --workers 4 shop.web:main`.
-What follows the target belongs to it.
+What follows the target belongs to it.  After `--` stands any command: `prod-run -- nginx -g 'daemon off;'`.
 """
 
 _NOTES = """\
@@ -42,19 +43,9 @@ def short(width: int = 100) -> str:
 
 
 def full(width: int = 100) -> str:
-    """Write `--help-all`: every setting, also the seldom needed ones and those that are refused so far."""
+    """Write `--help-all`: every setting, also the seldom needed ones."""
     rare = tuple(setting for setting in BUILT if setting.is_rare)
-    return "\n".join(
-        [
-            short(width),
-            "",
-            "Seldom needed:",
-            *_options(rare, width),
-            "",
-            "Not in this version:",
-            *_options(LATER, width),
-        ]
-    )
+    return "\n".join([short(width), "", "Seldom needed:", *_options(rare, width)])
 
 
 def show_config(rows: tuple[Row, ...], *, is_coloured: bool) -> str:
@@ -71,7 +62,7 @@ def show_config(rows: tuple[Row, ...], *, is_coloured: bool) -> str:
 def reference() -> str:
     """Write the docs' table of settings, in Markdown."""
     lines = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
-    for setting in BUILT + MODES + LATER:
+    for setting in BUILT + MODES:
         flag = f"`{_flag(setting)}`".replace("|", "\\|")
         variable = f"`{setting.variable}`" if setting.variable else "-"
         default = setting.default or setting.default_words or "-"

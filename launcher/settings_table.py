@@ -27,14 +27,6 @@ def log_target(text: str) -> str:
     return text
 
 
-def _later(name: str, form: str, meaning: str, default_words: str = "", harmless: tuple[str, ...] = ()) -> Setting:
-    """Describe a setting whose part is not built: known, listed, and refused."""
-    switch_is_off = () if form else quantities.OFF
-    return Setting(
-        name, form, "", meaning, default_words=default_words, is_built=False, harmless=harmless or switch_is_off
-    )
-
-
 def _mode(name: str, meaning: str, form: str = "") -> Setting:
     """Describe what makes prod-run do something else than start; it has no variable."""
     return Setting(name, form, "", meaning, has_variable=False)
@@ -327,10 +319,8 @@ MODES: tuple[Setting, ...] = (
     _mode("format", "how to print: text, json with --check-config; text, markdown, env with --help-config", "FORMAT"),
     _mode("envsubst", "be a filter like GNU envsubst; it has options of its own: prod-run --envsubst --help"),
     _mode("help", "print this and exit"),
-    _mode("help-all", "print every setting, also those of later versions, and exit"),
+    _mode("help-all", "print every setting, also those that are seldom needed, and exit"),
     _mode("version", "print the version and exit"),
 )
 
-LATER: tuple[Setting, ...] = ()
-
-TABLE: tuple[Setting, ...] = BUILT + MODES + LATER
+TABLE: tuple[Setting, ...] = BUILT + MODES

@@ -95,6 +95,7 @@ class PretendKernel:
         self.refusals = 0  # so many of the next starts fail
         self.files = "v1"  # what lies on disk
         self.takes_worker = True
+        self.is_prepared = True  # else whoever is started is a plain command
         self.plain: set[int] = set()  # generations whose target takes no Worker
         self.unforkable = ""
         self.has_checks = False  # what is deployed
@@ -112,6 +113,8 @@ class PretendKernel:
             case do.StartZygote(ticket, generation):
                 self._start(Proc(ticket, generation, ZYGOTE, now))
             case do.ExecWorker(ticket, generation, slot):
+                if not self.is_prepared:
+                    self.plain.add(generation)
                 self._start(Proc(ticket, generation, slot, now))
             case do.ForkWorker(ticket, zygote, generation, slot):
                 self._ask_for_fork(Proc(ticket, generation, slot, now), self.procs[zygote])

@@ -156,9 +156,10 @@ class Promises(Witness):
         if failures:
             delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(failures - 1, 15)) * (1 - JITTER)
             promise(now - at > delay - EARLY, "who fails before being ready is started again slowly", order, now - at)
+        is_first = not self.policy.is_prepared and isinstance(order, do.ExecWorker)
+        if (is_first or isinstance(order, do.StartZygote)) and generation not in self.began:
+            self._look_at_new_generation(order, now)
         if isinstance(order, do.StartZygote):
-            if order.generation not in self.began:
-                self._look_at_new_generation(order, now)
             return
         if isinstance(order, do.ForkWorker | do.Park):
             zygote = self.kernel.procs[order.zygote]
@@ -177,7 +178,7 @@ class Promises(Witness):
         promise(slot < self.wanted, "no more workers than wanted are started", order)
         self._look_at_surge(order, generation)
 
-    def _look_at_new_generation(self, order: do.StartZygote, now: float) -> None:
+    def _look_at_new_generation(self, order: do.StartZygote | do.ExecWorker, now: float) -> None:
         undecided = self.undecided()
         self.began.add(order.generation)
         promise(not undecided, "one generation is prepared at a time", order, undecided)
@@ -261,6 +262,15 @@ class Promises(Witness):
         if not number:
             return
         leader = self.by_pid(pgid)
+        if self.policy.is_command and number not in (signal.SIGTERM, signal.SIGKILL):
+            promise(leader and leader.is_worker, "what comes is passed on to commands", pgid, number)
+            promise(
+                number in dict(self.policy.rewrites).values() or number != signal.SIGHUP or not self.policy.rewrites,
+                "a signal that is dropped goes to nobody",
+                pgid,
+                number,
+            )
+            return
         promise(leader is None or leader.seen_exit, "groups are swept when their leader is dead", leader)
         at, strongest = self.groups.get(pgid, (now, 0))
         promise(number == signal.SIGKILL or not strongest, "leftovers get SIGTERM once", pgid)

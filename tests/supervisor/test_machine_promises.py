@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -35,6 +37,21 @@ POLICIES = st.builds(
     rewrites=st.just(()),
     successes=st.just(()),
 )
+# Of plain commands: nothing is imported, so nobody forks, dumps stacks or gives heartbeats.
+COMMANDS = st.builds(
+    lambda policy, is_prepared, rewrites: policy._replace(
+        preload="never",
+        stall_timeout=0.0,
+        before="",
+        is_command=True,
+        is_prepared=is_prepared,
+        rewrites=rewrites,
+        successes=(3,),
+    ),
+    POLICIES,
+    st.booleans(),
+    st.sampled_from([(), ((15, 3), (1, 0))]),
+)
 ANY = st.integers(0, 63)
 CODES = st.sampled_from([1, 0, -9, -11])
 running = precondition(lambda self: not self.world.has_exited)
@@ -43,7 +60,11 @@ running = precondition(lambda self: not self.world.has_exited)
 class Supervision(RuleBasedStateMachine):
     """A supervisor in a world that is as unkind as the real one."""
 
-    @initialize(policy=POLICIES, boots=st.sampled_from([True, True, True, False]), has_checks=st.booleans())
+    @initialize(
+        policy=st.one_of(POLICIES, POLICIES, COMMANDS),
+        boots=st.sampled_from([True, True, True, False]),
+        has_checks=st.booleans(),
+    )
     def start(self, policy: Policy, *, boots: bool, has_checks: bool = False) -> None:
         """Start prod-run; mostly the first generation comes up, so that runs get further."""
         self.world = World(policy)
@@ -96,6 +117,13 @@ class Supervision(RuleBasedStateMachine):
     def somebody_asks(self, ask: Ask) -> None:
         """Let an operator ask for anything but a stop."""
         self.world.ask(ask)
+
+    @running
+    @precondition(lambda self: self.world.machine.policy.is_command)
+    @rule(number=st.sampled_from([signal.SIGHUP, signal.SIGHUP, signal.SIGCONT, signal.SIGTSTP, signal.SIGINT]))
+    def a_signal_comes(self, number: int) -> None:
+        """Let the supervisor of commands get one, which it is to pass on."""
+        self.world.turn(on.Signalled(int(number)))
 
     @running
     @rule(chance=st.integers(0, 7), ask=st.sampled_from([Ask.STOP, Ask.STOP, Ask.STOP, Ask.STOP_NOW]))

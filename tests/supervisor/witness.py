@@ -6,6 +6,7 @@ Owns the notes that promises are judged by.  Must never judge.
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 from launcher.signals import Ask
@@ -130,7 +131,7 @@ class Witness:
                 self._hear_beat(ticket, value)
             case on.Measured(ticket, rss):
                 self.rss[ticket] = rss
-            case on.Asked(Ask.STOP) if self.stop_asked_at is None:
+            case on.Asked(Ask.STOP) | on.Signalled(signal.SIGINT) if self.stop_asked_at is None:
                 self.stop_asked_at = now
             case on.Asked(Ask.STOP) if self.stop_asked_at is not None and now - self.stop_asked_at > 1.0:
                 self.hurried = True

@@ -44,6 +44,7 @@ class World:
         self.machine = Machine(policy, self.now, lambda: 0.5)
         self.kernel = PretendKernel()
         self.kernel.refusals = refusals
+        self.kernel.is_prepared = policy.is_prepared
         self.promises = Promises(policy, self.kernel)
         self.orders: list[do.Action] = []
         self.story: list[tuple[float, on.Event | do.Action]] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from launcher import errors, help_text, signals
 from launcher.observer import endpoints, metrics
+from tests.init import page
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,6 +106,7 @@ PAGES = {
     "docs/reference/exit-codes.md": exit_codes,
     "docs/reference/endpoints.md": endpoint_page,
     "docs/reference/metrics.md": metrics_page,
+    "docs/reference/init-table.md": page.page,
     "README.md": readme,
 }
 

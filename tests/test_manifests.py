@@ -11,6 +11,7 @@ import pytest
 
 from launcher import ctl, settings, settings_table
 from launcher.errors import EXIT_CODES
+from launcher.observer import endpoints
 from launcher.quantities import duration
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 SERVICE = ROOT / "systemd/prod-run@.service"
 UNITS = sorted(path for path in (ROOT / "systemd").rglob("*") if path.is_file())
 DEPLOYMENT = ROOT / "examples/kubernetes/deployment.yaml"
+MONITORING = ROOT / "examples/kubernetes/monitoring.yaml"
 KUBERNETES = sorted((ROOT / "examples" / "kubernetes").glob("*.yaml"))
 CONTAINERFILE = ROOT / "examples/containers/Containerfile"
 COMPOSE = ROOT / "examples/containers/compose.yaml"
@@ -31,6 +33,9 @@ BUILT = {setting.name: setting for setting in (*settings_table.BUILT, *settings_
 FOREIGN = {"now", "tag", "file", "yes", "from", "read-only", "tmpfs", "user", "publish", "rm", "no-install-recommends"}
 FOREIGN |= {"no-cache-dir", "init", "stop-timeout", "start-period", "start-interval"}
 MARGIN = 5.0  # seconds for the end itself: what is left over is killed, the log is flushed
+
+# Not of Kubernetes itself; its fields are checked against the others' by hand.
+DEFINED_BY_OTHERS = {"monitoring.coreos.com/v1"}
 
 # compose-spec's names, as far as this file may use them.
 COMPOSE_TOP = {"name", "services", "secrets"}
@@ -69,6 +74,8 @@ def test_kubernetes_would_take_them(path: Path, version: str) -> None:
 
     assert documents
     for document in documents:
+        if document["apiVersion"] in DEFINED_BY_OTHERS:
+            continue
         checker.validate(document, checker.latest_version() if version == "newest" else version, strict=True)
 
 
@@ -93,15 +100,36 @@ def test_kubernetes_objects_fit_together() -> None:
     assert str(Path(variables(DEPLOYMENT)["PROD_RUN_ENV_FILE"]).parent) in mounted
 
 
-def test_probes_say_what_they_are_for() -> None:
-    """Liveness must be true while draining, so it is not `health`."""
+def test_probes_ask_what_they_are_for() -> None:
+    """Each asks its own path, on the port that prod-run was told to answer at."""
     container = deployment()["containers"][0]
-    asked = {name: container[f"{name}Probe"]["exec"]["command"] for name in ("startup", "readiness", "liveness")}
+    asked = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
 
-    assert {words[0] for words in asked.values()} == {"prod-ctl"}
-    assert {words[1] for words in asked.values()} <= set(ctl.VERBS)
-    assert asked["startup"][1] == asked["readiness"][1] == "health"
-    assert asked["liveness"][1] != "health"
+    assert {name: probe["path"] for name, probe in asked.items()} == {
+        "startup": "/startupz",
+        "readiness": "/readyz",
+        "liveness": "/livez",
+    }
+    assert {probe["path"] for probe in asked.values()} <= {route.path for route in endpoints.ROUTES}
+    assert {f":{ports[probe['port']]}" for probe in asked.values()} == {variables(DEPLOYMENT)["PROD_RUN_INTROSPECT"]}
+
+
+def test_prometheus_finds_the_metrics() -> None:
+    """The ServiceMonitor leads to a Service, which leads to the port, which has the path."""
+    service, monitor = load(MONITORING)
+    (endpoint,) = monitor["spec"]["endpoints"]
+    (port,) = service["spec"]["ports"]
+    pod = load(DEPLOYMENT)[0]["spec"]["template"]
+
+    assert monitor["kind"] == "ServiceMonitor"
+    assert set(monitor["spec"]) == {"selector", "endpoints"}
+    assert set(endpoint) <= {"port", "path", "interval", "scrapeTimeout"}
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert endpoint["port"] == port["name"]
+    assert endpoint["path"] in {route.path for route in endpoints.ROUTES}
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert port["targetPort"] in {each["name"] for each in pod["spec"]["containers"][0]["ports"]}
 
 
 def test_compose_has_no_unknown_field() -> None:

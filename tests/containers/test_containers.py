@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes.asking import ANYWHERE, ask, codes, wait_until_served
 from tests.processes.load import Load
 from tests.processes.running import until
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 QUIET = ("--bind", "127.0.0.1:0", "--introspect", "off")
+PROBED = ("--bind", "127.0.0.1:0", *ANYWHERE)
 # runc gives a user without a home `/`; elsewhere there is none at all.
 AS_PID_1 = ("env", "-u", "HOME", "prod-run")
 UNDER_TINI = ("env", "-u", "HOME", "/usr/bin/tini", "--", "prod-run")
@@ -124,6 +127,37 @@ def test_a_worker_killed_for_memory_is_explained_and_replaced(
     assert "out of memory" in death["text"]
     assert "perhaps" not in death["text"]
     assert death["slot"] == "0"
+    assert running.wait() == 0
+
+
+def test_the_memory_limit_is_seen(container: Callable[..., Container]) -> None:
+    """By who asks prod-ctl, and by who asks over HTTP."""
+    running = container("prod-run", *PROBED, "hello:main", memory=256 << 20, writable=("/tmp",))
+    wait_until_served(running)
+    said = running.inside("prod-ctl", "status", "--json").stdout
+    asked = ask(running, "/status").json["memory"]
+    running.process.terminate()
+
+    rows = [json.loads(line) for line in said.splitlines()]
+    assert [row["limit"] for row in rows if row["event"] == "status of memory"] == ["256M"]
+    assert asked["limit"] == 256 << 20
+    assert 1 << 20 < asked["use"] < asked["limit"]
+    assert running.wait() == 0
+
+
+def test_probes_of_a_container_that_is_told_to_stop(container: Callable[..., Container]) -> None:
+    """As the kubelet asks them: ready, then live and not ready while it drains."""
+    running = container("prod-run", *PROBED, "--drain-delay", "60s", "hello:main", writable=("/tmp",))
+    wait_until_served(running)
+    before = codes(running)
+    running.process.terminate()
+    until(lambda: ask(running, "/readyz").code == 503, "not ready while it drains")
+    while_draining = codes(running)
+    # A second signal skips the drain delay, if it does not come within the same second.
+    until(lambda: running.process.poll() is not None or running.process.terminate(), "the end")
+
+    assert before == (200, 200, 200)
+    assert while_draining == (200, 503, 200)
     assert running.wait() == 0
 
 

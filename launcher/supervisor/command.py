@@ -62,7 +62,7 @@ class Command:
         self._code: int | None = None
         self._deadline: float | None = None  # monotonic seconds: when SIGKILL follows
         self._is_killed = False
-        self._told: set[int] | None = None  # who got SIGTERM since the command is over
+        self._told: set[int] = set()  # of those that the command left, who got what comes now
 
     def supervise(self) -> int:
         """Return the command's exit code, as a shell would have it, when nobody is left."""
@@ -104,6 +104,8 @@ class Command:
             self._deadline = time.monotonic() + self._drain_timeout
 
     def _send(self, number: int) -> None:
+        if self._code is not None and not any(map(self._is_in_group, self._left())):
+            return  # the number may be somebody else's by now
         try:
             os.killpg(self._pid, number)
         except ProcessLookupError:
@@ -137,8 +139,8 @@ class Command:
             else:
                 code = os.waitstatus_to_exitcode(status)
                 self._begin_to_end(code if code >= 0 else 128 - code)
-        if self._told is not None:
-            self._sweep(signal.SIGTERM)  # who lost its parent just now is ours now
+        if self._code is not None:
+            self._sweep()  # who lost its parent just now is ours now
         return True
 
     def _postponed(self, suspend: Callable[[], None]) -> None:
@@ -173,22 +175,32 @@ class Command:
             self._say(3, f"killed the command: it did not end within --drain-timeout {self._drain_timeout:g}s")
             self._send(signal.SIGKILL)
         else:
-            self._told = None
-            self._sweep(signal.SIGKILL)
+            self._told = set()
+            self._sweep()
         return True
 
-    def _sweep(self, number: int) -> None:
-        """Signal every child that is left, ours by adoption (proc_tid_children(5))."""
+    def _sweep(self) -> None:
+        """Tell every child that is left, ours by adoption, to end, once: by SIGTERM, or at last by SIGKILL."""
+        number = signal.SIGKILL if self._is_killed else signal.SIGTERM
+        for pid in self._left() - self._told:
+            self._told.add(pid)
+            if number == signal.SIGKILL or not self._is_in_group(pid):  # the group was told as one
+                self._send_to(pid, number)
+                self._send_to(pid, signal.SIGCONT)
+
+    def _left(self) -> set[int]:
+        """Return our children (proc_tid_children(5)); none where /proc cannot tell: then only the group is told."""
         try:
             with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-                left = set(map(int, file.read().split()))
+                return set(map(int, file.read().split()))
         except OSError:
-            return  # then only the group is told
-        for pid in left - (self._told or set()):
-            self._send_to(pid, number)
-            self._send_to(pid, signal.SIGCONT)
-        if self._told is not None:
-            self._told |= left
+            return set()
+
+    def _is_in_group(self, pid: int) -> bool:
+        try:
+            return os.getpgid(pid) == self._pid
+        except OSError:
+            return False
 
     def _explain(self, what: str, number: int, then: int) -> None:
         """Say what is done anyway, to whoever asked for it by --log-level."""

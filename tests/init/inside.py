@@ -24,9 +24,9 @@ def say(what: str, value: object = None) -> None:
     os.write(REPORTS, json.dumps([what, value, os.getpid()]).encode() + b"\n")
 
 
-def record(name: str = "command") -> None:
+def record(name: str = "command", last: int = signal.SIGUSR2) -> None:
     """
-    Report the number of every signal that comes, for ever; USR2 ends it, with code 3.
+    Report the number of every signal that comes; the last one ends it, with code 3.
 
     Those that are pending together are taken in the order of their numbers, sigwait(3), and none acts.
     """
@@ -34,9 +34,9 @@ def record(name: str = "command") -> None:
     say("ready", name)
     while True:
         number = int(signal.sigwait(ALL))
-        if number == signal.SIGUSR2:
-            sys.exit(3)
         say(name, number)
+        if number == last:
+            sys.exit(3)
 
 
 def idle(name: str = "command") -> None:

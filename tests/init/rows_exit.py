@@ -58,7 +58,7 @@ def _first_child_ends_it(world: World) -> object:
 
 
 def _rest_of_the_group_is_told(world: World) -> object:
-    world.python("record('other') if child() else until_let_go()", stdin=subprocess.PIPE).ready("other")
+    world.python("record('other', signal.SIGTERM) if child() else until_let_go()", stdin=subprocess.PIPE).ready("other")
     world.let_go()
     return world.end(), world.received("other")
 

@@ -71,7 +71,11 @@ def _signal_mask(world: World) -> object:
 
 
 def _ignored_signals(world: World) -> object:
-    return _differences(world, "env", "--ignore-signal=HUP,PIPE,TTOU").keys()
+    return _differences(world, "env", "--ignore-signal=HUP,USR1,TTOU,RTMIN").keys()
+
+
+def _ignored_sigpipe(world: World) -> object:
+    return _differences(world, "env", "--ignore-signal=PIPE,XFSZ").keys()
 
 
 def _ignored_sigchld(world: World) -> object:
@@ -178,6 +182,18 @@ ROWS = (
         _ignored_signals,
         set(),
         differs={"dumb-init": Differs("sets all to their defaults", {"SigIgn"})},
+    ),
+    Row(
+        "… also SIGPIPE and SIGXFSZ",
+        TRANSPARENT,
+        _ignored_sigpipe,
+        set(),
+        differs={
+            "dumb-init": Differs("sets all to their defaults", {"SigIgn"}),
+            "prod-run": Differs(
+                "Python ignores these two itself, so nobody knows what was; they are the default's", {"SigIgn"}
+            ),
+        },
     ),
     Row(
         "A caller that ignores SIGCHLD changes nothing",

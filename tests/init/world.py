@@ -148,10 +148,11 @@ class World:
         return [number for _, number in self.said("command")[before:] if number != FENCE]
 
     def received(self, name: str) -> list[int]:
-        """Return all signals that a recording process has ever got; it gets one from us to know the end."""
-        os.kill(self.pids[name], FENCE)
-        while self.hear(name)[0] != FENCE:
-            pass
+        """Return all signals that a recording process has ever got; it gets one from us to know the end, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pids[name], FENCE)
+        fence = (name, FENCE)
+        until(lambda: state_of(self.pids[name]) in {"", "Z"} or fence in self.said(name), "it has got all, or is over")
         return [number for _, number in self.said(name) if number != FENCE]
 
     def end(self) -> int:

@@ -78,14 +78,14 @@ def until_let_go(name: str = "command") -> None:
     os.read(0, 1)
 
 
-def last_words(seconds: float = 1.0) -> None:
-    """Wait for SIGTERM, say so, need some time for the work that is left, and say that it is done."""
+def last_words(name: str, seconds: float = 0.7) -> None:
+    """Wait for SIGTERM, have some work left, and say that it is done, and whether SIGTERM came again meanwhile."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
-    say("ready", "last words")
+    say("ready", name)
     signal.sigwait({signal.SIGTERM})
-    say("told")
-    time.sleep(seconds)  # noqa: TID251  this is the work
-    say("finished")
+    again = signal.sigtimedwait({signal.SIGTERM}, seconds)
+    say("finished", "told twice" if again else "told once")
+    sys.exit(0)
 
 
 def terminal() -> list[bool]:

@@ -86,6 +86,7 @@ def described(
     *,
     memory: int = 0,
     cpus: float = 0.0,
+    pids: int = 0,
     writable: tuple[str, ...] = (),
     env: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -103,6 +104,8 @@ def described(
         resources["memory"] = {"limit": memory, "swap": memory}
     if cpus:
         resources["cpu"] = {"quota": int(cpus * 100_000), "period": 100_000}
+    if pids:
+        resources["pids"] = {"limit": pids}
     variables = [f"{name}={value}" for name, value in debian.ENVIRONMENT.items()]
     return {
         "ociVersion": "1.0.2",

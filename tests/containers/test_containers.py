@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from launcher.errors import Exit
 from tests.processes.asking import ANYWHERE, ask, codes, wait_until_served
 from tests.processes.load import Load
 from tests.processes.running import until
@@ -127,6 +128,24 @@ def test_a_worker_killed_for_memory_is_explained_and_replaced(
     assert "out of memory" in death["text"]
     assert "perhaps" not in death["text"]
     assert death["slot"] == "0"
+    assert running.wait() == 0
+
+
+def test_a_limit_of_processes(container: Callable[..., Container]) -> None:
+    """Too low for the start, it ends that; too low for a second generation, the first one goes on."""
+    refused = container("prod-run", *QUIET, "-w", 8, "hello:main", pids=7, writable=("/tmp",))
+    reason = refused.wait_for(event="rejected")["reason"]
+    running = container("prod-run", *QUIET, "-w", 2, "hello:main", pids=8, writable=("/tmp",))
+    running.wait_for(event="committed")
+    result = running.reload()
+    answer = running.ask()
+    running.process.terminate()
+
+    assert "cannot fork" in reason
+    assert refused.wait() == Exit.OS_ERROR
+    assert result["event"] == "rejected"
+    assert "Resource temporarily unavailable" in result["reason"]
+    assert "generation 1" in answer
     assert running.wait() == 0
 
 

@@ -163,6 +163,10 @@ def _has_passed_on_the_fence(world: World) -> bool:
     return bool(world.said("fence")) or is_pending(world.command, FENCE)
 
 
+def _no_handler_for_suspension(world: World) -> object:
+    return _a_handler_for_suspension(world)
+
+
 def _a_handler_for_suspension(world: World) -> object:
     world.python("record()").ready()
     world.send(SIGTSTP, FENCE)
@@ -268,7 +272,14 @@ ROWS = (
         },
     ),
     Row(
-        "A command's own handler for TSTP can be let run, and it stops itself none the less",
+        "… even a command that has a handler of its own for it",
+        "dumb-init: Signal rewriting special case",
+        _no_handler_for_suspension,
+        (False, True),
+        differs={"tini": Differs("the handler runs; it does not stop itself", (True, False))},
+    ),
+    Row(
+        "… which can be let run, and it stops itself none the less",
         "dumb-init: Signal rewriting special case",
         _a_handler_for_suspension,
         (True, True),

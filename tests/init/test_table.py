@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,8 +30,6 @@ CASES = [
 @pytest.mark.parametrize(("row", "program", "spelled"), CASES)
 def test_what_the_table_says_is_so(row: Row, program: str, spelled: str, tmp_path: Path) -> None:
     """The oracle: tini and dumb-init themselves are held to the same rows, and their differences too."""
-    if program == "prod-run" and not importlib.util.find_spec("launcher.command"):
-        pytest.skip("command mode is not in this version")
     with world(spelled, tmp_path) as one:
         assert row.scenario(one) == row.expected(program)
 

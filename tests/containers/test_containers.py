@@ -193,6 +193,18 @@ def test_secrets_and_no_home(container: Callable[..., Container], folder: Path) 
     assert running.wait() == 0
 
 
+def test_a_plain_command_as_pid_1(container: Callable[..., Container]) -> None:
+    """Nobody's user, nothing to write to: only the command is heard, TERM ends it, and its code is the container's."""
+    running = container("prod-run", "--", "sh", "-c", "trap 'echo told; exit 9' TERM; echo begun $$; sleep 60 & wait")
+    begun = running.wait_for("begun")["text"]
+    first = running.inside("cat", "/proc/1/cmdline").stdout
+    running.process.terminate()
+
+    assert running.wait() == 9
+    assert first.startswith("prod-run: sh [supervisor]")
+    assert [line["text"] for line in running.lines] == [begun, "told"]
+
+
 def until_healthy(running: Container) -> None:
     """Wait until `prod-ctl health`, as a probe runs it, says yes."""
     until(lambda: running.inside("prod-ctl", "health").returncode == 0, "health")

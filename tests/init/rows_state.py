@@ -57,9 +57,17 @@ def _environment(world: World) -> object:
 
 
 def _variables_for_others(world: World) -> object:
-    world.environment.update(PRIVATE)
+    return _seen_of(world, PRIVATE)
+
+
+def _variables_for_others_without_a_manager(world: World) -> object:
+    return _seen_of(world, {name: PRIVATE[name] for name in sorted(PRIVATE) if name != "NOTIFY_SOCKET"})
+
+
+def _seen_of(world: World, given: dict[str, str]) -> object:
+    world.environment.update(given)
     seen = world.start("env").output()[1].decode().splitlines()
-    return sorted(set(PRIVATE) & {line.partition("=")[0] for line in seen})
+    return sorted(set(given) & {line.partition("=")[0] for line in seen})
 
 
 def _limits_and_manners(world: World) -> object:
@@ -160,6 +168,13 @@ ROWS = (
         _variables_for_others,
         sorted(PRIVATE),
         differs={"prod-run": Differs("are not the command's: they would be taken for its own", [])},
+    ),
+    Row(
+        "… also without a manager to tell",
+        TRANSPARENT,
+        _variables_for_others_without_a_manager,
+        sorted(set(PRIVATE) - {"NOTIFY_SOCKET"}),
+        differs={"prod-run": Differs("are not the command's", [])},
     ),
     Row(
         "Its directory; the init itself is in `/`, and keeps no file system busy",

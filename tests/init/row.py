@@ -44,6 +44,7 @@ class Row(NamedTuple):
     dumb_init: str = "dumb-init --"
     prod_run: str = "prod-run --"
     differs: Mapping[str, Differs] = MappingProxyType({})
+    is_slow: bool = False
 
     @property
     def key(self) -> str:

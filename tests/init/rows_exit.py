@@ -13,6 +13,17 @@ from tests.processes.running import until
 
 OTHERS = 8  # a second SIGTERM right after the first is only seen if one of them was quick
 
+# A family that ignores SIGTERM, one below the other.
+DEAF = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if child():
+    if child():
+        idle("grandchild")
+    os.waitpid(-1, 0)
+    sys.exit()
+until_let_go()
+"""
+
 
 def _exit_codes(world: World) -> object:
     return [world.start("sh", "-c", f"exit {code}").end() for code in (0, 1, 126, 255)]
@@ -81,6 +92,12 @@ def _last_words(world: World, who: str) -> object:
     world.let_go()
     world.end()
     return [how for _, how in world.said("finished")]
+
+
+def _nobody_stays_behind(world: World) -> object:
+    world.python(DEAF, stdin=subprocess.PIPE).ready("grandchild")
+    world.let_go()
+    return world.end(), state_of(world.pids["grandchild"]) not in {"", "Z"}
 
 
 def _a_command_that_ignores_sigterm(world: World) -> object:
@@ -185,6 +202,14 @@ ROWS = (
         _daemons_are_told,
         [],
         differs={"prod-run": Differs("whatever it has adopted gets SIGTERM and up to 5 s", ["told once"] * OTHERS)},
+    ),
+    Row(
+        "Whoever ignores that SIGTERM stays behind, outside a PID namespace",
+        BOTH,
+        _nobody_stays_behind,
+        (0, True),
+        differs={"prod-run": Differs("gets SIGKILL after 5 s, and so do its children", (0, False))},
+        is_slow=True,
     ),
     Row(
         "A command that goes on after SIGTERM is waited for",

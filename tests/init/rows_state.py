@@ -67,7 +67,7 @@ def _variables_for_others_without_a_manager(world: World) -> object:
 def _seen_of(world: World, given: dict[str, str]) -> object:
     world.environment.update(given)
     seen = world.start("env").output()[1].decode().splitlines()
-    return sorted(set(given) & {line.partition("=")[0] for line in seen})
+    return sorted(name for name, value in given.items() if f"{name}={value}" in seen)
 
 
 def _limits_and_manners(world: World) -> object:
@@ -167,7 +167,7 @@ ROWS = (
         TRANSPARENT,
         _variables_for_others,
         sorted(PRIVATE),
-        differs={"prod-run": Differs("are not the command's: they would be taken for its own", [])},
+        differs={"prod-run": Differs("are not the command's, which gets a NOTIFY_SOCKET of its own", [])},
     ),
     Row(
         "… also without a manager to tell",

@@ -70,6 +70,13 @@ class Duty:
         waited = now - max(self.heard_at, self.alone_at)
         self.promise(not on_duty or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)
 
+    def look_ahead(self, deadline: float | None) -> None:
+        """Judge what the machine waits for."""
+        serving = self._serving()
+        if len(serving) > 1 and any(p.pid == self.pid for p in serving):
+            latest = max(self.heard_at, self.alone_at) + PATIENCE + EARLY
+            self.promise(deadline is not None and deadline <= latest, "a result of the checks is awaited", deadline)
+
     def _serving(self) -> list[Proc]:
         witness = self.witness
         alive = [p for p in witness.served.values() if witness.exists(p) and not witness.is_leaving(p)]

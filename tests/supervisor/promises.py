@@ -372,6 +372,7 @@ class Promises(Witness):
     def look_ahead(self, deadline: float | None, now: float) -> None:
         """Judge what the machine waits for, when nothing is left to do now."""
         promise(deadline is None or deadline > now, "a deadline that has come is acted upon", deadline, now)
+        self.duty.look_ahead(deadline)
         if self.policy.stall_timeout:
             serving = [p for t, p in self.served.items() if self.exists(p) and not self.is_leaving(p) and p.seen_ready]
             beating = [p for p in serving if p.generation not in self.kernel.plain]

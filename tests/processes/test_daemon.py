@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GOOD = "def main(worker: 'Worker'):\n    worker.ready()\n    worker.stopping.wait()\n"
-WAITS = "def main(worker: 'Worker'):\n    print(open('go').read())\n    worker.ready()\n    worker.stopping.wait()\n"
+WAITS = """
+import os
+
+def main(worker: 'Worker'):
+    while not os.path.exists('go') and not worker.stopping.wait(0.05):
+        pass
+    worker.ready()
+    worker.stopping.wait()
+"""
 
 
 class Daemons:
@@ -112,13 +120,12 @@ def test_it_returns_when_ready_and_leaves_a_daemon(daemons: Daemons, app: Callab
 def test_it_does_not_return_before(daemons: Daemons, app: Callable[..., Path]) -> None:
     """A worker that is not ready is waited for."""
     app(WAITS)
-    os.mkfifo(daemons.directory / "go")
     caller = daemons.call("app:main")
     until(lambda: "event=prepared" in daemons.log.read_text(), "the import is over")
     until(lambda: any("[worker 0]" in title(pid) for pid in children_of(daemons.pid)), "the worker runs")
 
     assert caller.poll() is None
-    (daemons.directory / "go").write_text("go on")
+    (daemons.directory / "go").touch()
     assert caller.wait(LIMIT) == 0
     daemons.stop()
 
@@ -151,7 +158,6 @@ def test_a_start_that_fails_is_told_to_the_caller(
 def test_ctrl_c_while_it_waits_ends_both(daemons: Daemons, app: Callable[..., Path]) -> None:
     """The daemon has left the terminal and would not hear it."""
     app(WAITS)
-    os.mkfifo(daemons.directory / "go")
     caller = daemons.call("app:main")
     until(lambda: any("[worker 0]" in title(pid) for pid in children_of(daemons.pid)), "the worker runs")
     pid = daemons.pid
@@ -167,7 +173,6 @@ def test_ctrl_c_while_it_waits_ends_both(daemons: Daemons, app: Callable[..., Pa
 def test_a_daemon_that_is_killed_is_missed(daemons: Daemons, app: Callable[..., Path]) -> None:
     """No caller waits for ever."""
     app(WAITS)
-    os.mkfifo(daemons.directory / "go")
     caller = daemons.call("app:main")
     until(lambda: any("[worker 0]" in title(pid) for pid in children_of(daemons.pid)), "the worker runs")
     os.kill(daemons.pid, signal.SIGKILL)

@@ -210,7 +210,7 @@ def test_socket_activation_wins(systemd: Systemd) -> None:
     die(first)
     with socket.create_server(("127.0.0.1", 0)) as server:
         given = Inherited("web", os.dup(server.fileno()))
-        (listener,) = open_all(places(f"web={first[0].address}"), (given,), systemd.store())
+        (listener,) = open_all(places(f"web={first[0].address}"), (given,), store=systemd.store())
 
         assert inode(listener) == os.fstat(server.fileno()).st_ino
         assert [line.split()[0] for line in systemd.read()] == ["FDSTORE=1", "FDSTOREREMOVE=1"]

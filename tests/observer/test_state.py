@@ -301,3 +301,17 @@ def test_the_fake_has_what_the_real_one_has() -> None:
 
     assert {name for name in vars(fake) if name != "told"} <= {*Observer.__slots__, *vars(Observer)}
     assert hasattr(Observer, "tell")
+
+
+def test_who_lives_arrives_and_fits_however_many_they_are() -> None:
+    """The places of workers, told again only when they change."""
+    scene = Scene(workers=1)
+    scene.places = (0, 3)
+    scene.tend()
+    assert scene.observer.state().living == ("w0", "w3")
+    scene.tend()
+    assert scene.observer.take("state") == []
+    scene.places = tuple(range(16_000))
+    scene.tend()
+
+    assert scene.observer.state().living == tuple(f"w{place}" for place in range(16_000))

@@ -87,18 +87,48 @@ def run(start: Callable[..., Running], tmp_path: Path) -> Callable[..., Running]
     return run_it
 
 
-def test_opentelemetry_knows_each_worker(run: Callable[..., Running], received: Received) -> None:
+WEB = """
+import contextlib, fastapi, telemetry
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    async with telemetry.lifespan(app):
+        telemetry.pay()
+        yield
+app = fastapi.FastAPI(lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize("target", ["main", "ASGI"])
+def test_opentelemetry_knows_each_worker(
+    run: Callable[..., Running], start: Callable[..., Running], received: Received, tmp_path: Path, target: str
+) -> None:
     """Each worker of each generation is an instance; nothing that was measured is lost at the end, or sent twice."""
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    running = run("telemetry", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{received.port}")
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{received.port}"}
+    if target == "ASGI":
+        folder = tmp_path / "examples" / "observability"
+        (folder / "web.py").write_text(WEB)
+        running = start("-w", 2, "--chdir", folder, "-b", "127.0.0.1:0", "web:app", env=endpoint)
+    else:
+        running = run("telemetry", **endpoint)
     running.wait_for(event="committed", generation=1)
     assert running.reload()["event"] == "committed"
     assert running.stop() == 0
+    spans, paid = told(received)
+
+    host = socket.gethostname()
+    assert spans == {f"{host}-{slot}-{generation}": 1 for slot in (0, 1) for generation in (1, 2)}
+    assert paid == spans
+    assert "threads" not in running.text()  # the import left none behind, or nothing would have been preloaded
+
+
+def told(received: Received) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many spans and how many payments each instance told."""
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
     spans: dict[str, int] = {}
-    paid: dict[str, float] = {}
+    paid: dict[str, int] = {}
     for path, body in received.posts:
         if path == "/v1/traces":
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
@@ -108,11 +138,7 @@ def test_opentelemetry_knows_each_worker(run: Callable[..., Running], received: 
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 (point,) = resource.scope_metrics[0].metrics[0].sum.data_points
                 paid[instance(resource)] = point.as_int
-
-    host = socket.gethostname()
-    assert spans == {f"{host}-{slot}-{generation}": 1 for slot in (0, 1) for generation in (1, 2)}
-    assert paid == spans
-    assert "threads" not in running.text()  # the import left none behind, or nothing would have been preloaded
+    return spans, paid
 
 
 def instance(resource: object) -> str:

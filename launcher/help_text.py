@@ -66,8 +66,7 @@ def reference() -> str:
         flag = f"`{_flag(setting)}`".replace("|", "\\|")
         variable = f"`{setting.variable}`" if setting.variable else "-"
         default = setting.default or setting.default_words or "-"
-        meaning = setting.meaning if setting.is_built else f"*not in this version:* {setting.meaning}"
-        lines.append(f"| {flag} | {variable} | {default} | {meaning} |")
+        lines.append(f"| {flag} | {variable} | {default} | {setting.meaning} |")
     return "\n".join(lines)
 
 

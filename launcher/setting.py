@@ -34,9 +34,7 @@ class Setting(NamedTuple):
     short: str = ""
     is_repeatable: bool = False
     has_variable: bool = True
-    is_built: bool = True
     is_rare: bool = False  # shown by --help-all only
-    harmless: tuple[str, ...] = ()  # of one that is not built: the values that are true already
 
     @property
     def flag(self) -> str:

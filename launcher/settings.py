@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from launcher.service_settings import Service
     from launcher.setting import Parsed
 
-NOT_IN_THIS_VERSION = "not in this version"
 
 # What says where env files are cannot stand in one.
 _NOT_IN_ENV_FILES = ("env-file", "chdir")
@@ -187,10 +186,6 @@ def _texts_of_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[st
 
 def _collect(setting: Setting, written: _Written, given: dict[str, _Given], problems: list[Problem]) -> None:
     origin, where, texts = written
-    if not setting.is_built:
-        if not all(text in setting.harmless for text in texts):
-            problems.append(_not_built(setting, where))
-        return
     values: list[Parsed] = []
     for text in texts if setting.is_repeatable else texts[-1:]:
         try:
@@ -203,11 +198,6 @@ def _collect(setting: Setting, written: _Written, given: dict[str, _Given], prob
         except BadValueError as error:
             problems.append(Problem(where, error.reason, error.remedy))
     given[setting.name] = _Given(origin, where, texts, tuple(values))
-
-
-def _not_built(setting: Setting, where: str) -> Problem:
-    harmless = setting.harmless[0] if setting.form and setting.harmless else ""
-    return Problem(where, NOT_IN_THIS_VERSION, f"Leave it out, or write {harmless}" if harmless else "Leave it out")
 
 
 def _unknown_variables(environ: Mapping[str, str], places: Mapping[str, str]) -> list[Problem]:

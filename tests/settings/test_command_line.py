@@ -65,7 +65,7 @@ def test_a_command_is_told_from_a_target_by_the_mark(argv: list[str]) -> None:
         (["shop"], "'shop' is not MODULE:ATTRIBUTE"),
         (["--bind", "nowhere", TARGET], "--bind: 'nowhere' is not an address"),
         (["--drain-timeout", "-5s", TARGET], "--drain-timeout: '-5s' is negative"),
-        (["--export-secret", "X", TARGET], "--export-secret: not in this version"),
+        (["--export-secret", "X", TARGET], "--export-secret: only goes with a command"),
         (["--interface", "cgi", TARGET], "--interface: 'cgi' is not one of the choices"),
         (["--workers", "2", "--"], "-- COMMAND: missing. For example: prod-run -- nginx -g 'daemon off;'"),
         (["--interface", "wsgi", "--", "nginx"], "--interface: only goes with a Python target"),
@@ -94,7 +94,7 @@ def test_a_wrong_variable_is_a_sentence_and_exit_78(program: Program) -> None:
 
     assert answer.code == 78
     assert "PROD_RUN_WROKERS        there is no such setting. Did you mean PROD_RUN_WORKERS?" in answer.err
-    assert "PROD_RUN_EXPORT_SECRET  not in this version" in answer.err
+    assert "PROD_RUN_EXPORT_SECRET  only goes with a command" in answer.err
 
 
 def test_a_directory_that_cannot_be_entered_is_exit_69(program: Program, tmp_path: Path) -> None:

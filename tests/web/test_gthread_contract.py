@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import selectors
 import socket
-import threading
 from types import SimpleNamespace
 
 import pytest
@@ -69,28 +68,30 @@ def test_the_loop_ends_when_alive_is_false_and_then_lingers() -> None:
     assert 1 <= gthread.STOP_KEEPALIVE_LINGER <= 5
 
 
-def test_a_close_is_asked_for_with_false_and_done_by_the_accepting_thread() -> None:
-    """The repair in `handle` closes in the pool's thread; the accepting thread then finds nothing to wait for."""
+def test_a_close_is_asked_for_with_false_and_waits_for_nobody() -> None:
+    """The repair in `handle`: the accepting thread closes, says so, and hears from the poller that the client did."""
     worker = driver._Server.__new__(driver._Server)
     worker.front = Front()
-    closed = []
-
-    class Conn:
-        """A connection whose close is slow."""
-
-        def close(self, *, graceful: bool = False) -> None:
-            closed.append((graceful, threading.current_thread().name))
-
-    conn = Conn()
+    worker.poller = selectors.DefaultSelector()
+    worker.nr_conns, worker._parting = 0, {}
+    ours, theirs = socket.socketpair()
+    conn = SimpleNamespace(sock=ours, close=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gthread.ThreadWorker, "handle", lambda *_: False)
-        thread = threading.Thread(target=worker.handle, args=(conn,), name="pool")
-        thread.start()
-        thread.join()
+        assert worker.handle(conn) is False
     conn.close(graceful=True)  # as finish_request does
 
-    assert closed == [(True, "pool")]
-    assert "conn.close(graceful=True)" in inspect.getsource(gthread.ThreadWorker.finish_request)
+    assert theirs.recv(1) == b""
+    assert worker.nr_conns == 1
+    theirs.sendall(b"x" * 100)
+    worker._hear_the_last(ours)
+    assert worker.nr_conns == 1
+    theirs.close()
+    worker._hear_the_last(ours)
+    assert (worker.nr_conns, ours.fileno(), len(worker.poller.get_map())) == (0, -1, 0)
+    assert "self.nr_conns -= 1\n                conn.close(graceful=True)" in inspect.getsource(
+        gthread.ThreadWorker.finish_request
+    )
 
 
 def test_an_answer_that_begins_may_still_be_told_to_close() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import title, until
+from tests.processes.running import LIMIT, title, until
 from tests.web.serving import APP, SERVERS
 
 if TYPE_CHECKING:
@@ -47,6 +48,26 @@ def test_it_is_served_on_a_unix_socket_and_without_preload(
 
     assert "version 1" in answer
     assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_clients_that_do_not_close_hold_up_nobody(
+    name: str, start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """Each may take two seconds of nobody's time: one after the other they would take longer than this test waits."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", *SERVERS[name])
+    running.wait_for(event="committed")
+    address = running.address()
+    with contextlib.ExitStack() as kept:
+        slow = [kept.enter_context(socket.create_connection(address, LIMIT)) for _ in range(50)]
+        for connection in slow:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+        assert "version 1" in running.ask()
+        for connection in slow:
+            assert b"version 1" in kept.enter_context(connection.makefile("rb")).read()
+        assert running.stop() == 0
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import socket
 import time
+from functools import partial
 
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
@@ -23,7 +25,6 @@ from launcher.runtime.servers import draining, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
     from typing import Any
 
@@ -36,6 +37,8 @@ OPTIONS = (
     *("accesslog", "access_log_format", "loglevel", "header_map", "forwarder_headers"),
 )
 _THREADS = 10
+_FAREWELL = 2.0  # seconds for a client to close after us, as gunicorn has it
+_MUCH = 65536  # bytes
 _FOR_EVER = 365 * 24 * 3600  # seconds: --drain-timeout is the limit, and prod-run keeps it
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  a directory that is writable where the root file system is not
 
@@ -127,6 +130,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
+        self._parting: dict[socket.socket, float] = {}  # in the order of their deadlines, monotonic seconds
         self._refusals = refusals.Refusals(logging.getLogger("gunicorn.error"))
 
     def init_signals(self) -> None:
@@ -163,6 +167,8 @@ class _Server(ThreadWorker):  # type: ignore[misc]
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do one turn of the loop; the last worker empties the queue before it stops accepting."""
         super().wait_for_and_dispatch_events(0.01 if self._is_told and self.alive else timeout)
+        while self._parting and next(iter(self._parting.values())) <= time.monotonic():
+            self._let_go(next(iter(self._parting)))
         if self.alive and self._is_told:
             # gunicorn from here on: `Connection: close`, 2 s for what is kept alive, what is in flight is finished.
             self.alive = self.ours.stopping.last and draining.may_come(self.sockets, self._told_at)
@@ -177,22 +183,47 @@ class _Server(ThreadWorker):  # type: ignore[misc]
             self.ours.stopped_accepting()
 
     def handle(self, conn: Any) -> object:
-        """
-        Answer one request in a thread of the pool, and close there too.
-
-        gunicorn does that in the accepting thread, where it waits for the client for up to 2 s: three clients that
-        do not close kept a fourth one waiting for 6 s.
-        """
+        """Answer one request in a thread of the pool; a close that follows waits for nobody."""
         again: object = self._introduce(conn)
         if again is None:
             again = super().handle(conn)
         if again is False:
-            try:
-                conn.close(graceful=True)
-            except OSError:
-                pass  # the client was quicker
-            conn.close = _nothing
+            conn.close = partial(self._part, conn)  # the accepting thread calls it
         return again
+
+    def _part(self, conn: Any, *, graceful: bool) -> None:  # noqa: ARG002  gunicorn's signature
+        """
+        Say that no more comes, and close when the client has closed too (RFC 9112, 9.6).
+
+        gunicorn waits for that here, in the accepting thread, for up to 2 s: three clients that do not close kept a
+        fourth one waiting for 6 s.
+        """
+        sock = conn.sock
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            sock.setblocking(False)
+            self.poller.register(sock, selectors.EVENT_READ, self._hear_the_last)
+        except (OSError, ValueError):
+            sock.close()  # the client was quicker
+            return
+        self.nr_conns += 1  # a stop waits for it
+        self._parting[sock] = time.monotonic() + _FAREWELL
+
+    def _hear_the_last(self, sock: socket.socket) -> None:
+        """Throw away what a client still says: closing over it would reset what it has not read."""
+        try:
+            if not sock.recv(_MUCH):
+                self._let_go(sock)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._let_go(sock)
+
+    def _let_go(self, sock: socket.socket) -> None:
+        del self._parting[sock]
+        self.poller.unregister(sock)
+        self.nr_conns -= 1
+        sock.close()
 
     def _introduce(self, conn: Any) -> object:
         """
@@ -215,7 +246,3 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         # The client may have nothing to say yet, and must not hold a thread while it waits.
         conn.is_introduced, conn.data_ready = True, False
         return None
-
-
-def _nothing(*, graceful: bool = False) -> None:
-    """Stand for a close that was done."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import LIMIT, PROD_RUN, NotSeenError, descendants
+from tests.processes.running import LIMIT, PROD_RUN, NotSeenError, descendants, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,9 +62,15 @@ class Terminal:
 
     def wait(self) -> int:
         """Wait for the end of the program and return its exit code."""
-        with contextlib.suppress(NotSeenError):
-            self.see("\0")  # never shown: until the end
-        self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        ended: list[int] = []
+
+        def is_over() -> bool:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            ended.extend([os.waitstatus_to_exitcode(status)] if pid else [])
+            return bool(pid)
+
+        until(is_over, f"the end:\n{self.shown}")
+        self.exit_code = ended[0]
         return self.exit_code
 
     def close(self) -> None:
@@ -151,8 +157,6 @@ def test_a_command_in_the_background_stops_when_it_reads(shell: Terminal) -> Non
     shell.see("read <hello>")
     shell.type("\x04")
     shell.see("end of file")
-    shell.type("exit\n")
-    shell.wait()
 
 
 def test_bg_goes_on_in_the_background(shell: Terminal) -> None:
@@ -166,8 +170,6 @@ def test_bg_goes_on_in_the_background(shell: Terminal) -> None:
     shell.see("mine 2")
     shell.type("kill %1; wait; echo gone $((1+1))\n")
     shell.see("gone 2")
-    shell.type("exit\n")
-    shell.wait()
 
 
 def test_a_script_without_job_control_gets_the_terminal_back(

@@ -58,8 +58,7 @@ class Figures:
 
     def look_ahead(self, deadline: float | None) -> None:
         """Judge how long they are waited for."""
-        # A generation of plain commands begins unseen if the old ones must end first (--max-surge 0).
-        if self.since is not None and self.witness.policy.is_prepared:
+        if self.since is not None:
             soon = deadline is not None and deadline <= self.since + WEIGH
             self.promise(soon, "a reload waits for the figures no longer than a second", deadline)
 

@@ -45,6 +45,8 @@ COMMANDS = st.builds(
         before="",
         is_command=True,
         is_prepared=is_prepared,
+        # Unprepared singletons begin unseen: nothing is ordered until the old ones are gone.
+        max_surge=policy.max_surge if is_prepared else policy.max_surge or AS_MANY_AS_WORKERS,
         rewrites=rewrites,
         successes=(3,),
     ),

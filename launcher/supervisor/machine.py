@@ -170,6 +170,7 @@ class Machine(Staffing):
             self._start_zygote(self.candidate, now)
             return
         self.candidate.phase, self.candidate.imports_anew, self.candidate.takes_worker = Phase.FILLING, True, False
+        self._retire(now)  # of singletons the old ones end first
         self._spawn(now)
 
     def _is_weighed(self, now: float) -> bool:

@@ -45,15 +45,14 @@ def contenders(folder: Path) -> dict[str, list[str]]:
     service.mkdir(parents=True)
     (service / "run").write_text("#!/bin/sh\nexec sleep 1000\n")
     (service / "run").chmod(0o755)
-    beside = Path(sys.executable).parent
     found = {
         "tini": ["tini", "-s", "--", "sleep", "1000"],
         "dumb-init": ["dumb-init", "--", "sleep", "1000"],
         "s6-svscan": ["s6-svscan", str(folder / "services")],
         "prod-run": [str(PROD_RUN), "--", "sleep", "1000"],
         "prod-run -w 2": [str(PROD_RUN), "-w", "2", "--", "sleep", "1000"],
-        "supervisord": [str(beside / "supervisord"), "-c", str(folder / "supervisord.conf")],
-        "circusd": [str(beside / "circusd"), str(folder / "circus.ini")],
+        "supervisord": ["supervisord", "-c", str(folder / "supervisord.conf")],
+        "circusd": ["circusd", str(folder / "circus.ini")],
     }
     return {name: argv for name, argv in found.items() if shutil.which(argv[0])}
 

@@ -120,6 +120,18 @@ def test_sockets_are_handed_over(start: Callable[..., Running], tmp_path: Path) 
     assert not (tmp_path / "web.sock").exists()
 
 
+def test_a_command_that_cannot_run_twice_is_reloaded(start: Callable[..., Running], ctl: Ctl) -> None:
+    """With --max-surge 0 the old copy ends first, at once."""
+    running = start("--max-surge", 0, "--restart", "always", "--", "sleep", "1000")
+    until(lambda: is_serving(ctl, "generation 1 serving 1/1"), "the copy")
+    (pid,) = children_of(running.pid)
+
+    assert ctl("reload", "--wait").returncode == 0
+    assert is_serving(ctl, "generation 2 serving 1/1")
+    assert not is_alive(pid)
+    assert running.stop() == 0
+
+
 def test_signals_go_to_every_copy(start: Callable[..., Running], ctl: Ctl) -> None:
     """HUP is the command's, not a reload; TERM is rewritten for a reload too."""
     script = "trap 'echo hup' HUP; trap 'echo quit; exit' QUIT; trap 'echo term' TERM; while :; do sleep 0.1; done"

@@ -45,8 +45,8 @@ COMMANDS = st.builds(
         before="",
         is_command=True,
         is_prepared=is_prepared,
-        # Unprepared singletons begin unseen: nothing is ordered until the old ones are gone.
-        max_surge=policy.max_surge if is_prepared else policy.max_surge or AS_MANY_AS_WORKERS,
+        # Where the first copy waits for room, a generation begins unseen, and no promise can hang on that.
+        max_surge=policy.max_surge if is_prepared else AS_MANY_AS_WORKERS,
         rewrites=rewrites,
         successes=(3,),
     ),

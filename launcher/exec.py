@@ -144,7 +144,8 @@ def take(  # noqa: PLR0917  one call
     undo += [partial(listeners.close, listener) for listener in introspect]
     privileges.drop(account, os.environ)  # nothing after this line is root's
     token_file = introspect_listeners.token_file(settings, places.directory)
-    metrics = metrics_directory.make(claim.directory, environ) if introspect else metrics_directory.Made()
+    has_metrics = introspect and not settings.command.words  # a command's own choice is left alone
+    metrics = metrics_directory.make(claim.directory, environ) if has_metrics else metrics_directory.Made()
     for note in filter(None, (claim.note, metrics.note)):
         tell(note)
     return Taken(tuple(opened), store, held, claim, introspect, token_file, metrics.path)

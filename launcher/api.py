@@ -319,9 +319,9 @@ class Worker(Generic[ConfigT]):
             required: prod-run is not ready while the last result is bad, or before there is one.
 
         Raises:
-            ValueError, TypeError: the name or the time limit is none, or there is a check of that name.
+            ValueError, TypeError: the name or the time limit is none, or there are that name or 32 checks already.
         """
-        wish = Wish(name, function, timeout, required)
+        wish = Wish(name, function, float(timeout), bool(required))
         checks.look_at(wish, tuple(each.name for each in self._wishes))
         self._wishes.append(wish)
         if not self._link.is_supervised:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LONGEST_NAME = 40
+MOST = 32  # who has more needs another tool
 OURS = ("generation", "workers", "shutdown", "reload", "respawn", "supervisor")  # what the probes look at themselves
 _CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -37,6 +38,9 @@ def look_at(wish: Wish, names: tuple[str, ...]) -> None:
     name, function, timeout, _ = wish
     if not 0 < len(name) <= LONGEST_NAME or not _CHARACTERS.issuperset(name) or name in OURS:
         message = f"{name!r} is no name for a check: up to 40 letters, digits, - and _, and none of prod-run's own"
+        raise ValueError(message)
+    if len(names) >= MOST:
+        message = f"{name!r} would be one check too many: there are {MOST}"
         raise ValueError(message)
     if name in names:
         message = f"there is a check {name!r} already"

@@ -71,7 +71,8 @@ def free_bytes(path: str) -> int:
         room = os.statvfs(path)
     except OSError:
         return -1
-    return room.f_bavail * room.f_frsize
+    # ramfs, and a tmpfs without a limit, say 0 of 0 blocks.
+    return room.f_bavail * room.f_frsize if room.f_blocks else -1
 
 
 def low(room: int) -> str:

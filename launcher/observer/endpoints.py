@@ -105,12 +105,12 @@ def _probe(probe: Probe, request: Request, parts: dict[str, str], is_private: bo
     name = parts.get("CHECK")
     if name is None:
         text = probes.text(probe, is_verbose="verbose" in request.options, is_private=is_private)
-        return Reply(200 if probe.is_good else 503, text.encode())
+        return Reply(200 if probe.is_good else 503, text.encode("utf-8", "backslashreplace"))
     check = next((check for check in probe.checks if check.name == name), None)
     if check is None:
         return Reply(404, f"there is no such check: {', '.join(check.name for check in probe.checks)}\n".encode())
     text = "ok" if check.is_good else probes.line(check, is_private=is_private)
-    return Reply(200 if check.is_good or check.is_warning else 503, f"{text}\n".encode())
+    return Reply(200 if check.is_good or check.is_warning else 503, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _livez(known: Known, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001

@@ -119,6 +119,11 @@ def _last_success(state: State, _: Measured) -> Samples:
     return _one(times[-1] if times else None)
 
 
+def _lines_of_log(state: State, _: Measured) -> Samples:
+    # `taken` goes back when several lines turn out to be one record, and by then somebody may have seen it.
+    return _one(state.lines.passed + state.lines.dropped + state.lines.lost)
+
+
 def _backlog(state: State, _: Measured) -> Samples:
     return [((one.name,), one.backlog) for one in state.listeners if one.backlog >= 0]
 
@@ -167,7 +172,7 @@ FAMILIES = (
     Family("check_age_seconds", "gauge", "How long ago this health check of the app ended.", ("check",),
            lambda s, m: [((c.name,), max(0.0, m.now - c.at)) for c in s.checks if c.is_good is not None]),
     Family("log_lines", "counter", "Lines that the workers and prod-run wrote.", (),
-           lambda s, _: _one(s.lines.taken)),
+           _lines_of_log),
     Family("log_lines_passed", "counter", "Lines that the log's target has.", (),
            lambda s, _: _one(s.lines.passed)),
     Family("log_lines_dropped", "counter", "Lines dropped because the log's target was slow, full or away.", (),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST = 64  # connections; another one takes the place of the one that is idle for longest
 AT_ONCE = 64  # accepts in one turn
 REQUESTS = 16  # of one client in one turn
+TURN = 0.02  # seconds of answering, then the log and the supervisor have theirs
 RETRY = 1.0  # seconds until a listener is tried again whose accept(2) the system refused
 IDLE = 10.0  # seconds between two requests
 REQUEST = 5.0  # seconds from its first byte to its last
@@ -56,7 +57,7 @@ class Connection:
 class Port:
     """The server."""
 
-    __slots__ = ("_answer", "_connections", "_listeners", "_overdue", "_poll", "_retry_at")
+    __slots__ = ("_answer", "_connections", "_ends_at", "_listeners", "_overdue", "_poll", "_retry_at")
 
     def __init__(self, answer: Callable[[Request, bool], object], overdue: Callable[[object], Reply]) -> None:
         """
@@ -71,6 +72,7 @@ class Port:
         self._listeners: dict[int, tuple[socket.socket, bool]] = {}
         self._poll = select.epoll()
         self._retry_at: float | None = None
+        self._ends_at = 0.0
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to do (epoll(7))."""
@@ -82,20 +84,23 @@ class Port:
         self._poll.register(fd, _IN)
 
     def serve(self) -> None:
-        """Do what there is to do, and no more than one piece for each client."""
-        for fd, mask in self._poll.poll(0):
-            if fd in self._listeners:
-                self._accept(*self._listeners[fd])
-                continue
-            connection = self._connections.get(fd)
-            if connection is None:
-                continue  # it made room for another one
-            if mask & _OUT:
-                self._go_on(connection)
-            elif mask & _IN:
-                self._receive(connection)
-            elif mask & _GONE:
-                self._drop(connection)
+        """Do what there is to do, for a moment: no asker keeps the log or the supervisor waiting."""
+        self._ends_at = time.monotonic() + TURN
+        # One at a time: what is still ready goes to the end of the kernel's list (epoll(7)), so everybody has a turn.
+        while time.monotonic() < self._ends_at and (ready := self._poll.poll(0, 1)):
+            self._serve_one(*ready[0])
+
+    def _serve_one(self, fd: int, mask: int) -> None:
+        if fd in self._listeners:
+            self._accept(*self._listeners[fd])
+            return
+        connection = self._connections[fd]
+        if mask & _OUT:
+            self._go_on(connection)
+        elif mask & _IN:
+            self._receive(connection)
+        elif mask & _GONE:
+            self._drop(connection)
 
     def deadline(self) -> float | None:
         """Say when `expire` is due."""
@@ -111,6 +116,7 @@ class Port:
         for connection in [each for each in self._connections.values() if now >= each.deadline]:
             if connection.awaits is not None:
                 self._reply(connection, self._overdue(connection.awaits))
+                self._advance(connection)
             elif connection.received and not connection.unsent and not connection.is_lingering:
                 connection.closes = True
                 self._reply(connection, Reply(408, b"the request took too long\n"))
@@ -125,6 +131,7 @@ class Port:
         """Give their answer to all who wait for it."""
         for connection in [each for each in self._connections.values() if each.awaits == awaited]:
             self._reply(connection, reply)
+            self._advance(connection)
 
     # ── one client ──────────────────────────────────────────────────────────────────────────────
 
@@ -173,6 +180,8 @@ class Port:
         for _ in range(REQUESTS):
             if connection.awaits is not None or connection.unsent or not connection.received:
                 return
+            if time.monotonic() >= self._ends_at:
+                break
             if not self._answer_one(connection):
                 return
         if connection.received and not connection.unsent and connection.awaits is None:
@@ -246,3 +255,4 @@ class Port:
         if self._connections.pop(connection.socket.fileno(), None) is not None:
             self._poll.unregister(connection.socket)
             connection.socket.close()
+            connection.received = b""

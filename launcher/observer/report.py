@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from launcher import __version__, memory
 from launcher.observer import usage
+from launcher.observer.withheld import who
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _generation(generation: Generation, now: float, *, is_private: bool) -> Memb
     members: Members = {
         "generation": generation.number,
         "phase": generation.phase,
-        "origin": generation.origin,
+        "origin": generation.origin if is_private else who(generation.origin),
         "age": round(now - generation.since, 3),
         "zygote": {"pid": generation.zygote, "state": generation.zygote_state} if generation.zygote else None,
         "stale_for": None if stale is None else round(now - stale, 3),
@@ -114,7 +115,7 @@ def _reload(reload: Reload, *, is_private: bool) -> Members:
     return {
         "generation": reload.generation,
         "result": reload.result,
-        "origin": reload.origin,
+        "origin": reload.origin if is_private else who(reload.origin),
         "at": reload.at,
         "took": reload.took,
         **({"reason": reload.reason or None} if is_private else {}),

@@ -23,11 +23,20 @@ def withhold(known: Known) -> Known:
         log=lambda _: Found(b"", "", 0),
         state=state._replace(
             generations=tuple(
-                each._replace(stale_because="", cannot_respawn="withheld" if each.cannot_respawn else "")
+                each._replace(
+                    origin=who(each.origin),
+                    stale_because="",
+                    cannot_respawn="withheld" if each.cannot_respawn else "",
+                )
                 for each in state.generations
             ),
             workers=tuple(each._replace(says="") for each in state.workers),
             checks=tuple(each._replace(details="") for each in state.checks),
-            reloads=tuple(each._replace(reason="") for each in state.reloads),
+            reloads=tuple(each._replace(origin=who(each.origin), reason="") for each in state.reloads),
         ),
     )
+
+
+def who(origin: str) -> str:
+    """Return who asked for a generation, without the names of the files that had changed."""
+    return origin.partition(": ")[0]

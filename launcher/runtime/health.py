@@ -183,8 +183,8 @@ class Checks:
         return max(0.0, min([GLANCE, *(check.wake_at() - now for check in checks)]))
 
     def _tell(self, name: str, outcome: Outcome) -> None:
-        # Masked before it is cut: half a secret would not be found.
-        details = self._link.mask(outcome.details)
+        # Masked as it is, before blanks go and it is cut: half a secret would not be found.
+        details = " ".join(self._link.mask(outcome.details).split())
         self._link.mention(
             "checked",
             name=name,
@@ -214,6 +214,6 @@ def _timed_out(limit: float) -> str:
 
 def _said_by(error: BaseException) -> str:
     try:
-        return " ".join(str(error).split())
+        return str(error)
     except Exception:  # noqa: BLE001  the app's exceptions may refuse to be looked at
         return "it cannot be shown"

@@ -86,8 +86,9 @@ class _Roomy(_Plain):
                 self._open()
             while self._f and self._used + len(key.encode()) + _ENTRY > self._capacity:
                 os.posix_fallocate(self._f.fileno(), self._capacity, self._capacity)  # enlarges it too
-                self._capacity = os.fstat(self._f.fileno()).st_size
-                self._m = mmap.mmap(self._f.fileno(), self._capacity)
+                size = os.fstat(self._f.fileno()).st_size
+                self._m = mmap.mmap(self._f.fileno(), size)  # may want memory too
+                self._capacity = size
         except OSError as error:
             self._retry_at = time.monotonic() + RETRY
             _complain(self._filename, error)
@@ -101,7 +102,11 @@ class _Roomy(_Plain):
                 os.posix_fallocate(fd, 0, _FIRST)
         finally:
             os.close(fd)
-        super().__init__(self._filename)
+        try:
+            super().__init__(self._filename)
+        except OSError:
+            self._f = self._m = None
+            raise
         self._is_open = True
 
 

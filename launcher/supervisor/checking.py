@@ -9,6 +9,7 @@ Pure: decides and orders, never waits and never acts.
 
 from __future__ import annotations
 
+from launcher.checks import MOST
 from launcher.lean import NamedTuple
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from launcher.supervisor.records import Records
 
 PATIENCE = 35.0  # seconds beyond the longest limit of a check: three times the period of the workers, and some
-MOST = 32  # checks; who has more needs another tool
 LONGEST = 300  # characters of a reason
 
 

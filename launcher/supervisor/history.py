@@ -90,7 +90,10 @@ class History:
         began, origin = self._began.get(number, (record.time, ""))
         self.results[record.event] = self.results.get(record.event, 0) + 1
         self.reloads.append(Reload(number, record.event, reason, origin, record.time, record.time - began))
-        del self.reloads[:-KEPT]
+        if len(self.reloads) > KEPT:
+            # The last that was committed stays: it tells since when what serves has been there.
+            is_last = [reload.result for reload in self.reloads].count("committed") == 1
+            del self.reloads[1 if is_last and self.reloads[0].result == "committed" else 0]
 
     def _left(self, slot: int, how: str, time: float) -> None:
         self.slots[slot] = self.slots.get(slot, Slot())._replace(last_exit=how, last_exit_at=time)

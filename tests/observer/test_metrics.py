@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from launcher import metrics_directory
 from launcher.observer import metrics
 from launcher.observer.aggregate import Aggregate
 from launcher.observer.metrics import FAMILIES, Measured, Use
@@ -147,3 +150,10 @@ def test_promtool_has_nothing_to_say(tmp_path: Path) -> None:
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
 
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
+
+
+def test_room_without_a_limit_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ramfs says 0 of 0 blocks: that nothing is left would be a false alarm."""
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_blocks=0, f_bavail=0, f_frsize=4096))
+
+    assert metrics_directory.free_bytes(str(tmp_path)) == -1

@@ -172,9 +172,13 @@ def test_the_public_page_has_nothing_private() -> None:
     """No reason, no word of the app's, no value, no line of the log, wherever they come from."""
     one = hostile("x")
     state = one.state._replace(
-        generations=(one.state.generations[0]._replace(stale_because="hunter2", cannot_respawn="hunter2"),),
+        generations=(
+            one.state.generations[0]._replace(
+                origin="--watch: hunter2", stale_because="hunter2", cannot_respawn="hunter2"
+            ),
+        ),
         workers=(Worker(0, 1, 42, "serving", 0.0, "hunter2"),),
-        reloads=(Reload(1, "rejected", "hunter2", "SIGHUP", NOW, 1.0),),
+        reloads=(Reload(1, "rejected", "hunter2", "--watch: hunter2", NOW, 1.0),),
         checks=(AppCheck("db", True, False, "failed", "hunter2", 0.1, 1.0, 0),),
     )
     facts = (("hunter2", "hunter2", "hunter2"),)

@@ -329,3 +329,28 @@ def test_how_a_stream_is_cut_changes_no_answer(world: World, words: list[bytes],
     assert world.exchange(*pieces) == world.exchange(data)
     assert world.exchange(b"GET /alive HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\n/alive")
     assert not world.port._connections
+
+
+def test_nobody_keeps_the_loop_for_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is asked, a turn ends in time, and the next ones go on where it ended; all get all answers."""
+    now = itertools.count(1000.0, ports.TURN / 10)
+    monkeypatch.setattr(ports.time, "monotonic", lambda: next(now))
+    clients = [world.connect(GET % number * 10) for number in range(8)]
+    world.port.serve()
+    in_one_turn = len(world.asked)
+    world.turn(200)
+
+    assert in_one_turn < 10
+    assert sorted(world.asked) == sorted(f"/{number}" for number in range(8) for _ in range(10))
+    assert all(client.recv(65536).count(b"200 OK") == 10 for client in clients)
+
+
+def test_who_asks_on_behind_an_awaited_answer_is_answered(world: World) -> None:
+    """The second request was there all the time: nothing else would tell of it."""
+    client = world.connect(GET.replace(b"%d", b"later") + GET % 2)
+    world.turn(3)
+    world.port.deliver("somebody", Reply(200, b"at last"))
+    world.turn(3)
+    answers = client.recv(65536)
+
+    assert answers.index(b"at last") < answers.index(b"/2")

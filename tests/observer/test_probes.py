@@ -8,7 +8,7 @@ from launcher.observer import access, endpoints, probes
 from launcher.observer.access import is_number
 from launcher.observer.endpoints import About, Known, Later
 from launcher.observer.http import Reply, Request
-from launcher.observer.state import Generation, State, Worker
+from launcher.observer.state import Generation, Reload, State, Worker
 
 STARTING = State(generations=(Generation(1, "preparing", "start", 0.0),))
 SERVING = State(
@@ -20,7 +20,10 @@ SERVING = State(
     workers=(Worker(0, 3, 42, "serving", 1.0), Worker(1, 2, 43, "draining", 1.0)),
 )
 STALE = SERVING._replace(
-    generations=(Generation(3, "committed", "start", 0.0, stale_since=5.0, stale_because="KeyError: 'hunter2'"),)
+    generations=(
+        Generation(3, "committed", "--watch: /run/hunter2", 0.0, stale_since=5.0, stale_because="KeyError: 'hunter2'"),
+    ),
+    reloads=(Reload(3, "committed", "", "--watch: /run/hunter2", 1.0, 1.0),),
 )
 CRASHING = SERVING._replace(is_ready=False, workers=())
 DRAINING = SERVING._replace(is_ready=False, is_draining=True)
@@ -88,6 +91,14 @@ def test_a_bad_probe_says_why() -> None:
     assert b"[+]workers ok\n[-]shutdown failed: draining\n" in ask("/readyz", DRAINING).body
 
 
+def test_a_reason_that_is_no_utf_8_is_shown_all_the_same() -> None:
+    """A probe that fails because of what it has to say would be one more outage."""
+    odd = STALE._replace(generations=(STALE.generations[0]._replace(stale_because="caf\udce9"),))
+
+    assert ask("/readyz", odd, options="verbose", is_private=True).status == 200
+    assert b"caf\\udce9" in ask("/readyz", odd, options="verbose", is_private=True).body
+
+
 def test_a_warning_is_seen_and_its_reason_is_for_the_private_tier() -> None:
     """What the app's error says may hold anything."""
     public = ask("/readyz", STALE, options="verbose").body
@@ -96,6 +107,8 @@ def test_a_warning_is_seen_and_its_reason_is_for_the_private_tier() -> None:
     assert b"[!]reload failed: the last one failed: kept generation 3: reason withheld\n" in public
     assert b"hunter2" not in public + ask("/__heartbeat__", STALE).body + ask("/status", STALE).body
     assert b"hunter2" in private
+    assert ask("/status", STALE).body.count(b'"origin": "--watch"') == 2
+    assert ask("/status", STALE, is_private=True).body.count(b'"origin": "--watch: /run/hunter2"') == 2
     assert b'"status": "warning"' in ask("/__heartbeat__", STALE).body
 
 

@@ -187,7 +187,7 @@ def test_gauges_count_while_their_place_is_taken(tmp_path: Path) -> None:
 def test_want_of_room_is_said_once_until_there_was_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at each scrape, and not again and again around the limit."""
     subject = Subject(str(tmp_path))
-    room = SimpleNamespace(f_bavail=0, f_frsize=1)
+    room = SimpleNamespace(f_blocks=9, f_bavail=0, f_frsize=1)
     monkeypatch.setattr("launcher.metrics_directory.os.statvfs", lambda _: room)
     said = []
     for free in (LOW, LOW - 1, 0, LOW + 1, LOW - 1, 2 * LOW, 0):

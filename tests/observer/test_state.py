@@ -232,6 +232,18 @@ def test_history_is_bounded() -> None:
     assert len(history._began) <= KEPT
 
 
+def test_history_keeps_the_last_that_was_committed() -> None:
+    """However many were rejected since: it tells for how long what serves has been there."""
+    history = History()
+    history.hear(Record(1.0, "info", "committed", (("generation", 1),)))
+    history.hear(Record(2.0, "info", "committed", (("generation", 2),)))
+    for number in range(3, 100):
+        history.hear(Record(3.0, "info", "rejected", (("generation", number), ("reason", "x"))))
+
+    assert len(history.reloads) == KEPT
+    assert [each.generation for each in history.reloads][:2] == [2, 101 - KEPT]
+
+
 def test_a_long_reason_is_cut() -> None:
     """It would not fit."""
     scene = Scene()

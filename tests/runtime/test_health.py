@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -225,3 +226,22 @@ def test_a_name_is_taken_once() -> None:
     worker.check("database", lambda: None)
     with pytest.raises(ValueError, match="there is a check 'database' already"):
         worker.check("database", lambda: None)
+
+
+def test_there_may_be_32_checks() -> None:
+    """One more would be forgotten: it is refused where it is asked for."""
+    worker: Worker[None] = Worker()
+    for number in range(32):
+        worker.check(f"check-{number}", lambda: None)
+    with pytest.raises(ValueError, match="'another' would be one check too many: there are 32"):
+        worker.check("another", lambda: None)
+
+
+def test_what_is_asked_for_is_told_as_what_it_means() -> None:
+    """A setting that is None, a number of another kind: the supervisor only knows numbers and flags."""
+    worker: Worker[None] = Worker()
+    worker.check("database", lambda: None, Decimal("0.5"), None)  # type: ignore[arg-type]
+
+    (wish,) = worker._wishes
+    assert (wish.timeout, wish.is_required) == (0.5, False)
+    assert isinstance(wish.timeout, float)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from launcher.checks import MOST
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor import status
-from launcher.supervisor.checking import MOST, PATIENCE
+from launcher.supervisor.checking import PATIENCE
 from tests.supervisor.world import World, booted
 
 LIMIT = PATIENCE + 2.0

@@ -51,18 +51,18 @@ def main() -> int:
 
 def rows(words: list[str]) -> list[Step]:
     """
-    Return what is run at once, the longest first; this interpreter's slow tests come last.
+    Return what is run, some at once, the longest first.
 
     The slow tests are about the kernel and the clock, not about the interpreter.  All others run with the oldest and
     the newest Python; for those between, what does not start real processes, and the ordinary life of some that do.
     """
     others = other_pythons()
-    steps = [pytest(python, "-m", "not slow", *words) for python in others[-1:]]
-    steps.append(pytest(sys.executable, "-m", "not slow", *words))
     between = () if words else BETWEEN
-    steps += [pytest(python, "-m", "not slow", *words, *between) for python in others[:-1]]
-    steps.append(pytest(sys.executable, "-m", "slow", *words))
-    return steps
+    return [
+        pytest(sys.executable, "-m", "slow", *words),
+        *(pytest(python, "-m", "not slow", *words) for python in (*others[-1:], sys.executable)),
+        *(pytest(python, "-m", "not slow", *words, *between) for python in others[:-1]),
+    ]
 
 
 def run_at_once(steps: list[Step]) -> list[int]:

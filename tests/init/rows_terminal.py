@@ -39,7 +39,7 @@ def _a_new_size(world: World) -> object:
     terminal = Terminal(world)
     terminal.start(*world.inside("record()")).ready()
     terminal.resize(50, 132)
-    return world.passes()
+    return world.received("command")
 
 
 def _hung_up(world: World) -> object:

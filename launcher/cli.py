@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import click
 
     from launcher.check import Asked
-    from launcher.errors import Problem
+    from launcher.errors import LauncherError, Problem
     from launcher.setting import Setting
     from launcher.settings import Settings
 
@@ -90,6 +90,16 @@ def _run_bare(words: list[str], mask: set[int]) -> None:
             command.run_alone(command.bare(words), command.caller(mask))
         except OSError:
             pass  # the way with settings finds the words for it
+        except _refusal() as error:
+            tell(str(error), severity=3)
+            os._exit(error.exit_code)
+
+
+def _refusal() -> type[LauncherError]:
+    """Return the base of our errors, which is loaded only when there is one."""
+    from launcher.errors import LauncherError  # noqa: PLC0415
+
+    return LauncherError
 
 
 def understand(argv: list[str]) -> Settings:

@@ -127,7 +127,8 @@ def run_alone(wishes: Wishes, how: Caller) -> NoReturn:
     Start the command, and become its supervisor.
 
     Raises:
-        OSError: the system refuses either.
+        OSError: the system refuses to start it.
+        SystemRefusedError: the system refuses the supervisor; then nothing is left of the command.
     """
     supervisor = os.getpid()
     _care_for_orphans(supervisor)
@@ -148,12 +149,24 @@ def run_alone(wishes: Wishes, how: Caller) -> NoReturn:
     pid = execution.fork(become)
     if is_in_foreground:
         terminal.hand_to(pid)
-    _become_supervisor(wishes, pid)
+    try:
+        _become_supervisor(wishes, pid)
+    except OSError as error:
+        # Without a supervisor it must not go on; nor may our caller take this for a command that was never started.
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        terminal.take_from(pid)
+        from launcher import kernel  # noqa: PLC0415
+
+        raise kernel.refused(error, f"execve({sys.executable})") from None
 
 
-def die_with_parent(number: int) -> None:
-    """Have prod-run itself sent a signal when its own parent dies (prctl(2)); it is then passed on as any other."""
-    parent = os.getppid()
+def die_with_parent(number: int, parent: int) -> None:
+    """
+    Have prod-run itself sent a signal when its own parent dies (prctl(2)); it is then passed on as any other.
+
+    `parent` is who that was at the start.  The kernel forgets it when ids change: to be called after that.
+    """
     prctl(SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)  # it died before that line

@@ -59,19 +59,24 @@ def launch(  # noqa: PLR0917  once from the command line, once from its daemon
         UnavailableError: an address, directory or name cannot be had.
         SystemRefusedError: the kernel is too old, or refuses what prod-run cannot do without.
     """
+    parent = os.getppid()
     kernel.require()
     account = privileges.account(settings)
     if settings.service.umask >= 0:
         os.umask(settings.service.umask)
     places = whereabouts.enter(settings, environ, sys.argv[0])
-    if settings.command.parent_death_signal:
-        command.die_with_parent(settings.command.parent_death_signal)
+    death_signal = settings.command.parent_death_signal
     if settings.command.words and command.is_alone(settings, environ):
+        if death_signal:
+            command.die_with_parent(death_signal, parent)
         command.run_alone(command.wishes(settings), how)
     undo: list[Callable[[], None]] = []
     try:
-        taken = take(settings, environ, places, account, tell, undo, caller or os.getpid())
-        handoff = told(settings, environ, places, taken, how)._replace(readiness_fd=readiness_fd)
+        started = caller or os.getpid()
+        taken = take(settings, environ, places, account, tell, undo, started)
+        if death_signal:
+            command.die_with_parent(death_signal, parent)
+        handoff = told(settings, environ, places, taken, how, pid=started)._replace(readiness_fd=readiness_fd)
         let_through((), ())  # nothing that our caller leaked is the app's
         zygote = interpreter.start(handoff, 1, minimal_environment(environ)) if handoff.is_prepared else None
         handoff_fd = kernel.sealed("prod-run-handoff", handoff._replace(zygote=zygote).encode())
@@ -151,8 +156,10 @@ def take(  # noqa: PLR0917  one call
     return Taken(tuple(opened), store, held, claim, introspect, token_file, metrics.path)
 
 
-def told(settings: Settings, environ: Mapping[str, str], places: Places, taken: Taken, how: Caller) -> Handoff:
-    """Write down all that the supervisor has to know."""
+def told(
+    settings: Settings, environ: Mapping[str, str], places: Places, taken: Taken, how: Caller, *, pid: int
+) -> Handoff:
+    """Write down all that the supervisor has to know; systemd speaks to the process `pid`."""
     open_files = kernel.raise_open_files()
     kernel.become_subreaper()
     form = log_form(settings.log, settings.log_format, environ)
@@ -175,7 +182,7 @@ def told(settings: Settings, environ: Mapping[str, str], places: Places, taken: 
         max_age=settings.max_age,
         control=control_path(settings.control, taken.claim.directory, places.directory),
         notify_socket=environ.get("NOTIFY_SOCKET", ""),
-        watchdog=watchdog(environ, os.getpid()),
+        watchdog=watchdog(environ, pid),
         log=settings.log,
         log_kind=form.kind,
         log_colour=form.colour,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from tests.processes.running import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ROOT = Path(__file__).parents[2]
 PYTHON = (sys.executable, "-I", "-S", "-c")
 # Says every signal it gets, and that it is there.
 RECORD = """
@@ -313,3 +315,34 @@ def test_it_is_suspended_with_its_command(start: Callable[..., Running]) -> None
 
     running.send(signal.SIGTERM)
     assert running.wait() == 143
+
+
+# The exec of the supervisor fails once the command runs.
+REFUSED = """
+import errno, os, sys
+from launcher import cli, command
+
+def refuse(wishes, pid):
+    with open("running") as file:
+        os.write(1, f"{file.read().strip()} {pid}\\n".encode())
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+command._become_supervisor = refuse
+sys.argv[:] = ["prod-run", "--", "sh", "-c", "echo runs > running; read line < running"]
+cli.main()
+"""
+
+
+def test_a_command_without_a_supervisor_is_ended_and_not_started_again(tmp_path: Path) -> None:
+    """A system that refuses the second half of the start is one sentence, and nothing is left."""
+    os.mkfifo(tmp_path / "running")
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [sys.executable, "-c", REFUSED], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+
+    assert answer.returncode == 71
+    assert answer.stdout.count("runs") == 1
+    assert not is_alive(int(answer.stdout.split()[1]))
+    assert "the system refused: Cannot allocate memory" in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -25,9 +25,12 @@ from tests.processes.running import (
     title,
     until,
 )
+from tests.processes.test_sd_notify import Recorder, recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+__all__ = ["recorder"]
 
 GOOD = "def main(worker: 'Worker'):\n    worker.ready()\n    worker.stopping.wait()\n"
 WAITS = """
@@ -250,6 +253,19 @@ def test_sockets_that_a_manager_passed_are_the_daemons(daemons: Daemons, app: Ca
         before = ("bash", "-c", move, "bash")
         assert daemons.code("app:main", before=before, close_fds=False) == 0
     until(lambda: "has web" in daemons.log.read_text(), "the socket's name")
+    daemons.stop()
+
+
+def test_the_watchdog_of_the_caller_is_fed_by_the_daemon(
+    daemons: Daemons, app: Callable[..., Path], recorder: Recorder
+) -> None:
+    """WATCHDOG_PID names the process that systemd started, which is the caller."""
+    app(GOOD)
+    daemons.env |= {"NOTIFY_SOCKET": recorder.socket.getsockname(), "WATCHDOG_USEC": "100000"}
+    before = ("sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh")
+    assert daemons.code("app:main", before=before) == 0
+
+    recorder.wait_for("WATCHDOG")
     daemons.stop()
 
 

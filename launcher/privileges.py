@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 
 from launcher.addresses import UNIX
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _CAP_SETGID, _CAP_SETUID = 6, 7  # linux/capability.h
+_CAPABILITY_VERSION_3 = 0x20080522
 _NOBODYS_HOME = "/"
 _NO_SUCH = "Name one that exists, or its number"
 
@@ -101,12 +103,14 @@ def acting_as(found: Account | None) -> AbstractContextManager[None]:
 
 
 def acting_in(found: Account | None, path: str) -> AbstractContextManager[None]:
-    """Be the service's user while something is made at `path`, if the directory of that is this user's own."""
+    """Be the service's user while something is made at `path`, unless only who starts it can change what is there."""
     try:
-        owner = os.stat(os.path.dirname(path) or ".").st_uid
+        folder = os.stat(os.path.dirname(path) or ".")
     except OSError:
-        owner = -1
-    return acting_as(found if found and owner == found.uid else None)
+        return contextlib.nullcontext()  # whoever makes something there will say it
+    is_shared = folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX
+    is_safe = folder.st_uid in (0, os.geteuid()) and not is_shared
+    return acting_as(None if is_safe else found)
 
 
 def owned(addresses: tuple[Address, ...], found: Account | None) -> tuple[Address, ...]:
@@ -128,9 +132,12 @@ def trusted(found: Account | None) -> tuple[int, ...]:
 @contextlib.contextmanager
 def _acting_as(found: Account) -> Iterator[None]:
     uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
-    os.setgroups(found.groups)
-    os.setegid(found.gid)
-    os.seteuid(found.uid)
+    try:
+        os.setgroups(found.groups)
+        os.setegid(found.gid)
+        os.seteuid(found.uid)
+    except OSError as error:
+        raise _refused(found, error) from None
     try:
         yield
     finally:
@@ -153,15 +160,35 @@ def drop(found: Account | None, environ: MutableMapping[str, str]) -> None:
             os.setgroups(found.groups)  # while we may
             os.setresgid(found.gid, found.gid, found.gid)
             os.setresuid(found.uid, found.uid, found.uid)
+            if found.uid:
+                _give_up_capabilities()
     except OSError as error:
-        reason = f"the system refused: {error.strerror}"
-        remedy = "A sandbox, or a user namespace without these ids, may forbid it"
-        raise SystemRefusedError(Problem(f"becoming {found.called}", reason, remedy)) from None
+        raise _refused(found, error) from None
     if found.is_user_given:
         _take_no_new_privileges()
     environ.update(found.variables)
     if found.variables:
         environ.pop("XDG_RUNTIME_DIR", None)  # of the caller's session, and closed to this user
+
+
+def _refused(found: Account, error: OSError) -> SystemRefusedError:
+    reason = f"the system refused: {error.strerror}"
+    remedy = "A sandbox, or a user namespace without these ids, may forbid it"
+    return SystemRefusedError(Problem(f"becoming {found.called}", reason, remedy))
+
+
+def _give_up_capabilities() -> None:
+    """
+    Have none left, ambient ones included: the kernel takes them only from who was root before (capabilities(7)).
+
+    Who was started with CAP_SETUID, as by AmbientCapabilities= of systemd, could become root again.
+    """
+    import ctypes  # noqa: PLC0415 - as in _take_no_new_privileges
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = _CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4)  # capset(2): of this process
+    if libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _closed_to(found: Account) -> str:

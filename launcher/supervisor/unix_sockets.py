@@ -51,7 +51,7 @@ def bind(place: Address) -> Listener:
         _bind_privately(sock, temporary, place.mode)
         try:
             if owner != (-1, -1):
-                os.chown(temporary, *owner)
+                os.chown(temporary, *owner, follow_symlinks=False)
             # Listening before anybody can find it: a client that comes early must not be refused.
             sock.listen(BACKLOG)
             sock.setblocking(False)
@@ -75,15 +75,13 @@ def give_away(path: str, place: Address) -> None:
         UnavailableError: the owner is not known.
         OSError: the system refused.
     """
-    found = os.stat(path)
+    found = os.lstat(path)
     mask = os.umask(0o177)
     os.umask(mask)
-    mode = place.mode if place.mode >= 0 else 0o777 & ~mask
-    if stat.S_IMODE(found.st_mode) != mode:
-        os.chmod(path, mode)
+    _change_mode(path, place.mode if place.mode >= 0 else 0o777 & ~mask)
     owner = _number_of_user(place), _number_of_group(place)
     if any(wanted not in (-1, former) for wanted, former in zip(owner, (found.st_uid, found.st_gid), strict=True)):
-        os.chown(path, *owner)
+        os.chown(path, *owner, follow_symlinks=False)
 
 
 def unlink_if_ours(listener: Listener) -> bool:
@@ -105,17 +103,32 @@ def unlink_if_ours(listener: Listener) -> bool:
 
 
 def _bind_privately(sock: socket.socket, temporary: str, mode: int) -> None:
-    """Bind so that nobody else can connect before mode and owner are what was asked for."""
+    """Bind so that nobody else can connect before mode and owner are what was asked for: nobody listens yet."""
     try:
         os.unlink(temporary)  # left by a crash; in a container every prod-run has PID 1
     except FileNotFoundError:
         pass
     mask = os.umask(0o177)
+    mode = mode if mode >= 0 else 0o777 & ~mask
+    os.umask(0o777 & ~mode)
     try:
         sock.bind(temporary)
     finally:
         os.umask(mask)
-    os.chmod(temporary, mode if mode >= 0 else 0o777 & ~mask)
+    _change_mode(temporary, mode)  # a default ACL of the directory stands for the umask (umask(2))
+
+
+def _change_mode(path: str, mode: int) -> None:
+    """Change the mode of a socket's file where it differs; chmod(2) would follow a link that somebody laid there."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd).st_mode
+        if not stat.S_ISSOCK(found):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), path)
+        if stat.S_IMODE(found) != mode:
+            os.chmod(f"/proc/self/fd/{fd}", mode)  # fchmod(2) refuses a descriptor of O_PATH (open(2))
+    finally:
+        os.close(fd)
 
 
 def _refuse_if_taken(place: Address, path: str) -> None:

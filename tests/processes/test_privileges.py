@@ -15,6 +15,7 @@ import pytest
 
 from tests.processes.privileged import EXTRA, GID, PROD_CTL, ROOT, UID, USER, Service, ids, name_of, service
 from tests.processes.running import PROD_RUN, Running, descendants, is_alive, status, until
+from tests.processes.test_command_alone import PYTHON, RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -288,3 +289,51 @@ def test_a_daemon_of_root_is_the_users(service: Service) -> None:
 
     assert owners == [{UID}] * len(owners)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o775), (48999, 0o755)])
+def test_root_makes_nothing_where_another_may_put_a_link(service: Service, owner: int, mode: int) -> None:
+    """Who may write beside root's file could have any file changed: it is made as the user, who must be able to."""
+    shared = service.directory / "shared"
+    shared.mkdir()
+    os.chown(shared, owner, 48999)
+    shared.chmod(mode)
+    words = ("--name", name_of(service), "-b", f"unix:{shared}/shop.sock", service.app("def main(): ...\n"), "app:main")
+    refused = service.run(PROD_RUN, "--user", USER, *words)
+
+    assert refused.returncode == 69
+    assert "Permission denied" in refused.stderr
+
+
+def test_no_capability_is_left_of_a_starter_that_was_not_root(service: Service) -> None:
+    """The kernel takes them only from root when ids change: with CAP_SETUID the service could become root."""
+    kept = "+setuid,+setgid"
+    starter = ("setpriv", "--reuid", 48900, "--regid", 48900, "--clear-groups", "--inh-caps", kept, "--ambient-caps")
+    answer = service.run(*starter, kept, PROD_RUN, "--user", USER, "--", "grep", "^Cap[IPEA]", "/proc/self/status")
+
+    assert answer.returncode == 0, answer.stderr
+    assert [int(line.split()[1], 16) for line in answer.stdout.splitlines()] == [0] * 4
+
+
+def test_a_user_that_cannot_be_become_is_a_sentence(service: Service) -> None:
+    """Root of a user namespace may not have other groups."""
+    if service.run("unshare", "-Ur", "true").returncode:
+        pytest.skip("no user namespace can be had here")
+    answer = service.run("unshare", "-Ur", PROD_RUN, "--user", 1234, service.app(SERVING), "app:main")
+
+    assert answer.returncode == 71
+    assert "becoming 1234: the system refused: Operation not permitted. A sandbox" in answer.stderr
+
+
+def test_the_death_of_the_parent_is_told_to_the_user(start: Callable[..., Running], service: Service) -> None:
+    """The kernel forgets --parent-death-signal when ids change (prctl(2)): it is asked for afterwards."""
+    os.mkfifo(service.directory / "end")
+    parent = (*service.before, "sh", "-c", f'"$@" & read line < {service.directory}/end', "sh")
+    words = ("--user", USER, "--name", name_of(service), "--chdir", service.directory, "--parent-death-signal", "USR1")
+    running = start(*words, "--", *PYTHON, RECORD, before=parent)
+    running.wait_for("there")
+    (supervisor,) = [pid for pid in descendants(running.pid) if descendants(pid)]
+    (service.directory / "end").write_text("\n")
+
+    until(lambda: "got 10" in running.text(), "SIGUSR1")
+    os.kill(supervisor, signal.SIGKILL)

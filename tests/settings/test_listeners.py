@@ -14,7 +14,7 @@ import pytest
 
 from launcher import addresses
 from launcher.errors import Exit, UnavailableError
-from launcher.supervisor import listeners
+from launcher.supervisor import listeners, unix_sockets
 from launcher.supervisor.listeners import Inherited, activated, open_all, resolve, unlink_if_ours
 
 if TYPE_CHECKING:
@@ -421,3 +421,15 @@ def test_an_adopted_unix_socket_keeps_its_file(tmp_path: Path) -> None:
         with opened(inherited=(Inherited("web", os.dup(sock.fileno())),)) as (listener,):
             assert listener.address == f"unix:{path}"
         assert path.exists()
+
+
+def test_a_link_in_the_place_of_a_socket_is_not_followed(tmp_path: Path) -> None:
+    """Else whoever may write there has root change the mode of any file."""
+    victim = tmp_path / "victim"
+    victim.touch(mode=0o600)
+    (tmp_path / "app.sock").symlink_to(victim)
+    (place,) = places(f"unix:{tmp_path}/app.sock?mode=0666")
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTSOCK)):
+        unix_sockets.give_away(f"{tmp_path}/app.sock", place)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600

@@ -125,9 +125,15 @@ class Births:
 
         def bear(child: Child, given: list[int]) -> None:
             readings = self._output_pipes(given) if self._handoff.log_capture else []
-            child.notify, address = notify.open_address()
-            environment = child.inputs.fd if child.inputs.fd >= 0 else self._handoff.environ_fd
-            child.pid = copies.start(self._handoff, environment, address, given)
+            try:
+                child.notify, address = notify.open_address()
+                environment = child.inputs.fd if child.inputs.fd >= 0 else self._handoff.environ_fd
+                child.pid = copies.start(self._handoff, environment, address, given)
+            except OSError as error:
+                for fd in readings:
+                    os.close(fd)  # nobody has them yet
+                error.filename = error.filename or self._handoff.command[0]
+                raise
             if readings:
                 self._capture(child, *readings)
 

@@ -42,13 +42,23 @@ def private(pid: int) -> int:
     what a forked worker still shares with its zygote.
     """
     # The walk takes a lock of the process, which one that hangs in the kernel may hold (proc_pid_smaps(5)).
-    if cgroups.read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] in ([], ["D"]):
+    if not _is_responsive(pid):
         return 0
     for line in cgroups.read(f"/proc/{pid}/smaps_rollup").splitlines():
         name, _, rest = line.partition(":")
         if name == "Private_Dirty":
             return int(rest.split()[0]) * 1024
     return 0
+
+
+def _is_responsive(pid: int) -> bool:
+    """Say whether it is there and none of its threads hangs in the kernel: any of them may hold the lock."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    states = [cgroups.read(f"/proc/{pid}/task/{thread}/stat").rpartition(")")[2].split()[:1] for thread in threads]
+    return any(states) and ["D"] not in states  # one that is over has none
 
 
 def anonymous(pid: int) -> int:

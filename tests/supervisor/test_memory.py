@@ -111,16 +111,17 @@ def test_who_is_gone_takes_nothing() -> None:
 
 def test_nobody_waits_for_a_process_that_hangs_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may hold the lock that the look needs: it is not looked at."""
-    asked: list[str] = []
+    asked: set[str] = set()
 
     def read(path: str) -> str:
-        asked.append(path.rpartition("/")[2])
-        return "7 (a (strange) name) D 1 7 7 0"
+        asked.add(path)
+        return f"7 (a (strange) name) {'D' if '/8/' in path else 'S'} 1 7 7 0"
 
     monkeypatch.setattr(cgroups, "read", read)
+    monkeypatch.setattr(os, "listdir", lambda _: ["7", "8"])  # its threads, of which one hangs
 
     assert private(7) == 0
-    assert asked == ["stat"]
+    assert asked == {"/proc/7/task/7/stat", "/proc/7/task/8/stat"}
 
 
 def test_sizes_are_written_as_settings_are() -> None:

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
 class Hands:
     """Everything that actions need: the children, their ends, and where output goes."""
 
-    __slots__ = ("_births", "_functions", "children", "exit_code", "handoff", "journal", "observer", "upwards")
+    __slots__ = (
+        "_births",
+        "_functions",
+        "children",
+        "exit_code",
+        "handoff",
+        "is_suspended",
+        "journal",
+        "observer",
+        "upwards",
+    )
 
     def __init__(self, handoff: Handoff, watcher: Watcher, journal: Journal) -> None:
         self.handoff = handoff
@@ -41,6 +51,7 @@ class Hands:
         self.upwards = Upwards(handoff.notify_socket, handoff.watchdog)
         self.children: dict[int, Child] = {}  # by ticket
         self.exit_code: int | None = None
+        self.is_suspended = False  # with a command, at somebody's wish
         self._births = Births(handoff, self.children, watcher, journal)
         self._functions: dict[type, Callable[..., list[on.Event] | None]] = {
             do.StartZygote: self._births.start_zygote,
@@ -115,6 +126,7 @@ class Hands:
             send_signal(pid, number)  # over, or it went to another group
 
     def _suspend(self, _: do.Suspend) -> None:
+        self.is_suspended = True  # until SIGCONT is heard of
         terminal.suspend(with_our_group=False)
 
     def _confirm(self, order: do.Confirm) -> list[on.Event]:

@@ -47,6 +47,7 @@ class Command:
         "_drain_timeout",
         "_is_journal",
         "_is_killed",
+        "_is_stopped_by_us",
         "_is_talkative",
         "_pid",
         "_rewrites",
@@ -62,6 +63,7 @@ class Command:
         self._code: int | None = None
         self._deadline: float | None = None  # monotonic seconds: when SIGKILL follows
         self._is_killed = False
+        self._is_stopped_by_us = False
         self._told: set[int] = set()  # of those that the command left, who got what comes now
 
     def supervise(self) -> int:
@@ -93,12 +95,15 @@ class Command:
         # What asks to stop cannot be refused, unless --rewrite lets it: so the two of us are stopped together.
         sent = self._rewrites.get(number, signal.SIGSTOP if number in terminal.STOPS else number)
         self._explain("passed on", number, sent)
+        if number == signal.SIGCONT:
+            self._is_stopped_by_us = False
         if sent == 0:
             return
         if number == signal.SIGCONT:
             terminal.hand_to(self._pid)  # first: it may read at once
         self._send(sent)
         if number in terminal.STOPS:
+            self._is_stopped_by_us = True  # until SIGCONT, which has woken us
             self._postponed(lambda: terminal.suspend(with_our_group=False))
         if number in DRAINING and self._deadline is None:
             self._deadline = time.monotonic() + self._drain_timeout
@@ -135,7 +140,8 @@ class Command:
                 continue
             if os.WIFSTOPPED(status):
                 number = os.WSTOPSIG(status)
-                self._postponed(lambda number=number: terminal.follow(self._pid, number))  # type: ignore[misc]
+                if not self._is_stopped_by_us:  # else we have been suspended with it already
+                    self._postponed(lambda number=number: terminal.follow(self._pid, number))  # type: ignore[misc]
             else:
                 code = os.waitstatus_to_exitcode(status)
                 self._begin_to_end(code if code >= 0 else 128 - code)

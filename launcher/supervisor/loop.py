@@ -161,11 +161,15 @@ class Loop:
             events += [on.Asked(ASK_OF[number], name_of(number)) for number in numbers if number in ASK_OF]
         # At any signal: SIGCHLD itself may have found the pipe full.
         reaped = children.reap(self._memory_kills, self._on_stopped if is_command else None)
+        if signal.SIGCONT in numbers:
+            self._hands.is_suspended = False
         dead = [death for death in reaped if not self._hands.observer.exited(death.pid)]
         return events + children.last_messages(self._hands.children, dead) + dead
 
     def _on_stopped(self, pid: int, number: int) -> None:
         """Be suspended with the one command that has the terminal, as a shell expects of its job."""
+        if self._hands.is_suspended:
+            return  # it was stopped by us, and we with it
         if self._hands.handoff.workers == 1 and any(child.pid == pid for child in self._hands.children.values()):
             terminal.follow(pid, number)
 

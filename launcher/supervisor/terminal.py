@@ -2,7 +2,7 @@
 The terminal that a command was started at, as a shell sees to it: who is in the foreground, and who is suspended.
 
 Owns the hand-over of the foreground to the command and back (tcsetpgrp(3)), and the supervisor's own suspension.
-Must never take the foreground from somebody who is not ours, and be called only with SIGTTOU blocked.
+Must never take the foreground from somebody who is not ours.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ def take_from(group: int) -> None:
 
 def suspend(*, with_our_group: bool) -> None:
     """Stop, until somebody sends SIGCONT; at a terminal together with the rest of the pipeline that we are in."""
+    # Our own is not passed on: what is pending of it is dropped by SIGCONT (signal(7)).
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTSTP,))
     if with_our_group:
-        # What is pending of it for us is dropped by SIGCONT (signal(7)).
         os.killpg(os.getpgrp(), signal.SIGTSTP)
     os.kill(os.getpid(), signal.SIGSTOP)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def is_orphaned() -> bool:
@@ -98,8 +100,12 @@ def _parent_of(pid: int) -> int:
 
 
 def _set(group: int) -> bool:
+    # From the background it raises SIGTTOU, or fails in an orphaned group, unless that is blocked (tcsetpgrp(3)).
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
     try:
         os.tcsetpgrp(STDIN, group)
     except OSError:
         return False  # hung up meanwhile, or the group is over
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return True

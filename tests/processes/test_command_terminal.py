@@ -99,20 +99,26 @@ def at_terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
         terminal.close()
 
 
+@pytest.fixture(params=["", "--restart on-failure"], ids=["alone", "whole"])
+def flags(request: pytest.FixtureRequest) -> str:
+    """Run the command alone, and under the whole supervisor."""
+    return str(request.param)
+
+
 @pytest.fixture
-def shell(at_terminal: Callable[..., Terminal]) -> Terminal:
+def shell(at_terminal: Callable[..., Terminal], flags: str) -> Terminal:
     """An interactive shell with job control."""
     if not shutil.which("bash"):
         pytest.skip("bash is not installed")
     terminal = at_terminal("bash", "--norc", "--noprofile", "--noediting", "-i")
-    terminal.type(f"alias run='{PROD_RUN} --'; echo set\\ up\n")
+    terminal.type(f"alias run='{PROD_RUN} {flags} --'; echo set\\ up\n")
     terminal.see("set up")
     return terminal
 
 
-def test_the_command_has_the_foreground(at_terminal: Callable[..., Terminal]) -> None:
+def test_the_command_has_the_foreground(at_terminal: Callable[..., Terminal], flags: str) -> None:
     """As in a container with a terminal: it reads, and ^C and ^D are its own."""
-    terminal = at_terminal(PROD_RUN, "--", "sh", "command")
+    terminal = at_terminal(PROD_RUN, *flags.split(), "--", "sh", "command")
     terminal.see("group ")
     terminal.type("one\n")
     terminal.see("read <one>")
@@ -173,11 +179,11 @@ def test_bg_goes_on_in_the_background(shell: Terminal) -> None:
 
 
 def test_a_script_without_job_control_gets_the_terminal_back(
-    at_terminal: Callable[..., Terminal], tmp_path: Path
+    at_terminal: Callable[..., Terminal], tmp_path: Path, flags: str
 ) -> None:
     """It reads from the terminal after prod-run has ended."""
     (tmp_path / "script").write_text(
-        f"{PROD_RUN} -- sh -c 'read line; echo first $line'\nread line\necho second $line\n"
+        f"{PROD_RUN} {flags} -- sh -c 'read line; echo first $line'\nread line\necho second $line\n"
     )
     terminal = at_terminal("sh", "script")
     terminal.type("a\n")
@@ -188,9 +194,9 @@ def test_a_script_without_job_control_gets_the_terminal_back(
     assert terminal.wait() == 0
 
 
-def test_suspension_is_dropped_where_nobody_could_resume(at_terminal: Callable[..., Terminal]) -> None:
+def test_suspension_is_dropped_where_nobody_could_resume(at_terminal: Callable[..., Terminal], flags: str) -> None:
     """As the kernel does it in an orphaned process group (setpgid(2)): in a container, say."""
-    terminal = at_terminal(PROD_RUN, "--", "sh", "command")
+    terminal = at_terminal(PROD_RUN, *flags.split(), "--", "sh", "command")
     terminal.see("group ")
     terminal.type("\x1a")
     terminal.see("^Z")
@@ -199,3 +205,34 @@ def test_suspension_is_dropped_where_nobody_could_resume(at_terminal: Callable[.
     terminal.type("\x04")
 
     assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("before", [(), ("sh", "-c", '"$@"; true', "sh")], ids=["leader", "script"])
+def test_the_next_copy_gets_the_terminal(at_terminal: Callable[..., Terminal], before: tuple[str, ...]) -> None:
+    """Where the foreground is that of the copy before, which is over."""
+    command = ("sh", "-c", "read line; echo read $line; test $line = last")
+    terminal = at_terminal(*before, PROD_RUN, "--restart", "on-failure", "--log-level", "info", "--", *command)
+    terminal.see("committed")
+    for line in ("one", "two", "last"):
+        terminal.type(f"{line}\n")
+        terminal.see(f"read {line}")
+
+    assert terminal.wait() == 0
+
+
+def test_who_is_suspended_by_a_signal_is_resumed_at_once(shell: Terminal) -> None:
+    """One `fg` is enough: the command's stop, which was ours, is not followed by another one."""
+    shell.type("run sh command\n")
+    shell.see("group ")
+    (supervisor,) = descendants(shell.pid)[:1]
+    os.kill(supervisor, signal.SIGTSTP)
+    shell.see("Stopped")
+    shell.type("fg\n")
+    shell.type("hello\n")
+    shell.see("read <hello>")
+    shell.type("\x04")
+    shell.see("end of file")
+    shell.type("echo code $?; exit\n")
+    shell.see("code 0")
+
+    assert shell.shown.count("Stopped") == 1

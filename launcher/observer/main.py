@@ -20,13 +20,14 @@ from launcher.logs.batch import Batch, Form, Source
 from launcher.logs.counters import Counters
 from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
-from launcher.observer.valve import Valve
+from launcher.observer.valve import FULL, Valve
 from launcher.observer.whole_lines import newlines
 from launcher.runtime import libc
 from launcher.signals import HARMLESS_TO_WORKERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import NoReturn
 
     from launcher.observer.introspection import Introspection
@@ -73,12 +74,14 @@ class Loop:
 
     __slots__ = (
         "_answer_at",
+        "_answered_at",
         "_channel",
         "_counters",
         "_end_at",
         "_introspection",
         "_pen",
         "_poll",
+        "_rest",
         "_sink",
         "_sources",
         "_unsaid",
@@ -101,7 +104,9 @@ class Loop:
         )
         self._unsaid: list[bytes] = []  # the channel is full
         self._answer_at: float | None = None  # the supervisor has a question
+        self._answered_at = 0.0
         self._end_at: float | None = None
+        self._rest: Iterator[list[Batch]] = iter(())  # what the pipes hold at the end
         self._introspection: Introspection | None = None
 
     def open_port(self, listeners: list[tuple[int, str]]) -> None:
@@ -124,26 +129,34 @@ class Loop:
         lost = self._counters.lose_what_was_held()
         if lost:
             self._tell("warning", "lost output", ("lines", lost), ("reason", "the observer before was killed"))
-        last_answer = 0.0
         while self._end_at is None or not (self._is_drained() or time.monotonic() >= self._end_at):
             self._wait()
             now = time.monotonic()
             self._emit(self._sources.expire(now))
-            self._adjust(now)
+            if self._end_at is None:
+                self._adjust(now)
+            elif self._sink.backlog < FULL:
+                self._read_the_rest()
             if self._introspection:
                 self._introspection.expire(now)
             for ticket, stream in self._sources.take_finished():
                 self._say(protocol.encode("finished", ticket=ticket, stream=stream))
-            if self._answer_at is not None and now >= last_answer + ANSWER_EVERY:
-                self._answer_at, last_answer = None, now
-                self._say(protocol.encode("pong"))
-            elif self._answer_at is not None:
-                self._answer_at = last_answer + ANSWER_EVERY
+            if self._answer_at is not None:
+                self._reassure(now)
+        for batches in self._rest:
+            self._emit(batches)  # and what is too much is counted
         self._sink.close()
         self._count()
         if self._introspection:
             self._introspection.end()
         os._exit(0)
+
+    def _reassure(self, now: float) -> None:
+        if now < self._answered_at + ANSWER_EVERY:
+            self._answer_at = self._answered_at + ANSWER_EVERY
+            return
+        self._answer_at, self._answered_at = None, now
+        self._say(protocol.encode("pong"))
 
     # ── waiting ─────────────────────────────────────────────────────────────────────────────────
 
@@ -269,7 +282,7 @@ class Loop:
             case "know":
                 self._sources.know(message)
             case "gone":
-                for batches in self._sources.gone(message.number("ticket")):
+                for batches in self._sources.gone(message.number("ticket"), lambda: self._sink.backlog < FULL):
                     self._emit(batches)
             case "log":
                 words = self._sources.last_words(message.number("words_of"))
@@ -282,9 +295,17 @@ class Loop:
             case "about" | "config" | "state" | "alive" | "stacks" if self._introspection:
                 self._introspection.hear(message)
             case "end":
-                for batches in self._sources.read_to_the_end():
-                    self._emit(batches)
                 self._end_at = time.monotonic() + FLUSH
+                self._poll.unregister(self._sources.fileno())
+                self._rest = self._sources.read_to_the_end()
+                self._read_the_rest()
+
+    def _read_the_rest(self) -> None:
+        """Read what the pipes still hold, as the sink takes it: all at once would be more than is kept for it."""
+        for batches in self._rest:
+            self._emit(batches)
+            if self._sink.backlog >= FULL:
+                return
 
     def _is_drained(self) -> bool:
         return self._sink.backlog == 0

@@ -80,15 +80,22 @@ class Sources:
             for capture in writer.captures.values():
                 capture.source = writer.source
 
-    def gone(self, ticket: int) -> Iterator[list[Batch]]:
-        """A process is over: read what it left; a leftover of its group may go on writing."""
+    def gone(self, ticket: int, may_read: Callable[[], bool]) -> Iterator[list[Batch]]:
+        """
+        A process is over: read what it left; a leftover of its group may go on writing.
+
+        Its stdout is read as long as that is wanted now, and the rest as any other's.
+        """
         writer = self._writers.get(ticket)
         if writer is None:
             return
         writer.is_gone = True
         stderr = writer.captures.get("stderr")
         for stream in tuple(writer.captures):
-            yield from self._read_out(ticket, stream)
+            for batches in self._read_out(ticket, stream):
+                yield batches
+                if stream != "stderr" and not may_read():
+                    break
         self._tidy(ticket)
         if stderr:
             self._remember(ticket, stderr.last_words())

@@ -115,21 +115,21 @@ def test_what_the_dead_left_is_read_before_their_end_is_told(world: World) -> No
     world.say(1, b"why\nwords", "stderr")
     world.end(1)
     world.end(1, "stderr")
-    batches = [batch for some in world.sources.gone(1) for batch in some]
+    batches = [batch for some in world.sources.gone(1, lambda: True) for batch in some]
 
     assert size < PIECE
     assert text(batches).count("message=") == 10_002
     assert world.sources.take_finished() == [(1, "stdout"), (1, "stderr")]
     assert world.sources.last_words(1) == "why\nwords"
     assert world.sources.last_words(1) == ""
-    assert list(world.sources.gone(1)) == []
+    assert list(world.sources.gone(1, lambda: True)) == []
 
 
 def test_the_last_words_are_known_while_somebody_else_holds_the_pipe(world: World) -> None:
     """A child of the dead one's has its stderr open: the words are told all the same, the unfinished line too."""
     world.add(1, "stderr")
     world.say(1, b"why\nwords", "stderr")
-    list(world.sources.gone(1))
+    list(world.sources.gone(1, lambda: True))
 
     assert world.sources.last_words(1) == "why\nwords"
 
@@ -140,7 +140,7 @@ def test_a_flood_that_goes_on_after_a_death_is_not_read_to_its_end(world: World)
     flood = b"y\n" * (PIECE // 2)
     world.say(1, flood)
     pieces = 0
-    for _ in world.sources.gone(1):
+    for _ in world.sources.gone(1, lambda: True):
         pieces += 1
         world.say(1, flood)  # as much as there is room
 
@@ -152,7 +152,7 @@ def test_a_flood_that_goes_on_after_a_death_is_not_read_to_its_end(world: World)
 def test_a_childs_lines_come_after_its_parents_death(world: World) -> None:
     """Whoever holds the pipe is heard, under the dead one's name; then its end is told."""
     world.add(1, "stdout")
-    assert [batch for some in world.sources.gone(1) for batch in some] == []
+    assert [batch for some in world.sources.gone(1, lambda: True) for batch in some] == []
     world.say(1, b"late\n")
     late = text(next(world.sources.read()))
     world.end(1)
@@ -197,6 +197,6 @@ def test_the_words_of_many_dead_are_forgotten_at_last(world: World) -> None:
         world.add(ticket, "stderr")
         world.say(ticket, b"words\n", "stderr")
         world.end(ticket, "stderr")
-        list(world.sources.gone(ticket))
+        list(world.sources.gone(ticket, lambda: True))
 
     assert [bool(world.sources.last_words(ticket)) for ticket in (1, 8, 9, 40)] == [False, False, True, True]

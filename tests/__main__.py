@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -19,6 +20,7 @@ Step = list[str | Path]
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 AT_ONCE = 2
+FAILED = 1  # pytest's exit code
 NO_TESTS = 5  # pytest's exit code where no test has the mark
 # What runs with a Python that is neither the oldest nor the newest.
 BETWEEN = (
@@ -138,8 +140,19 @@ def run(step: Step) -> int:
 def run_quietly(step: Step) -> tuple[Step, int, str]:
     """Run one step; return it with its exit code and what it said."""
     words = list(map(str, step))
+    with tempfile.TemporaryDirectory() as memory:
+        words += ["-o", f"cache_dir={memory}"]
+        code, said = _output_of(words)
+        if code == FAILED:
+            # Rows at once are a load that some facts are not waited for long enough under: alone they must hold.
+            code, again = _output_of([*words, "--last-failed"])
+            said += f"── what failed, once more:\n{again}"
+    return step, code, said
+
+
+def _output_of(words: list[str]) -> tuple[int, str]:
     result = subprocess.run(words, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return step, result.returncode, result.stdout
+    return result.returncode, result.stdout
 
 
 if __name__ == "__main__":

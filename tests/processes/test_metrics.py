@@ -195,7 +195,7 @@ def test_nothing_goes_back_over_crashes_reloads_and_a_killed_observer(
     assert found["shop_paid_total", (("currency", "eur"),)] == found["shop_took_seconds_count", ()] == 9.0
     assert found["shop_imported_total", ()] == 3.0
     assert len([one for one in found if one[0] == "shop_shown"]) == 2
-    assert found["prod_run_metrics_files_skipped_total", ()] <= kills  # one that a death left half made
+    assert found["prod_run_metrics_files_skipped_total", ()] == 0.0
 
 
 def test_workers_killed_while_they_write_break_no_scrape_and_lose_no_count(
@@ -224,7 +224,7 @@ def test_workers_killed_while_they_write_break_no_scrape_and_lose_no_count(
     assert written > 1000
     for name in (("shop_paid_total", (("currency", "eur"),)), ("shop_took_seconds_count", ())):
         assert written <= found[name] <= written + kills
-    assert found["prod_run_metrics_files_skipped_total", ()] == 0.0
+    assert found["prod_run_metrics_files_skipped_total", ()] <= kills  # one that a death left half made
 
 
 @pytest.mark.slow

@@ -78,14 +78,14 @@ class Capture:
         """Return when `expire` is due, in monotonic seconds; None if nothing is held back."""
         if self._sorting.traceback:
             return self._read_at + TRACEBACK_IDLE
-        return self._read_at + PARTIAL_IDLE if self._lines.partial else None
+        return self._read_at + PARTIAL_IDLE if self._has_open_end() else None
 
     def expire(self, now: float) -> list[Batch]:
         """Return what was held back long enough."""
         found: list[Written] = []
         if self._sorting.traceback and now >= self._read_at + TRACEBACK_IDLE:
             found += self._sorting.close(self.source)
-        if self._lines.partial and now >= self._read_at + PARTIAL_IDLE:
+        if self._has_open_end() and now >= self._read_at + PARTIAL_IDLE:
             found += self._sorting.partial(self._lines.give(is_last=False), self.source)
             self._read_at = now
         return self._batches(found)
@@ -109,6 +109,10 @@ class Capture:
         """Return the last 50 lines, at most 16 KiB, the unfinished one included; nothing of a stdout."""
         text = self._sorting.unmarked(self._lines.last_words()).decode("utf-8", "backslashreplace")
         return "\n".join(text.replace(INNER_NEWLINE, "\n").rstrip("\n").split("\n")[-_WORD_LINES:])
+
+    def _has_open_end(self) -> bool:
+        """Say whether there is an unfinished line that may be all for long; of a finished record the rest is coming."""
+        return bool(self._lines.partial) and not self._sorting.begins_record(self._lines.partial)
 
     def _batches(self, found: list[Written]) -> list[Batch]:
         if not found:

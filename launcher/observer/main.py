@@ -132,8 +132,8 @@ class Loop:
         while self._end_at is None or not (self._is_drained() or time.monotonic() >= self._end_at):
             self._wait()
             now = time.monotonic()
-            self._emit(self._sources.expire(now))
             if self._end_at is None:
+                self._give_out(now)
                 self._adjust(now)
             elif self._sink.backlog < FULL:
                 self._read_the_rest()
@@ -162,7 +162,7 @@ class Loop:
 
     def _wait(self) -> None:
         times = (
-            self._sources.deadline(),
+            self._sources.deadline() if self._valve.is_open and self._end_at is None else None,
             self._sink.deadline(),
             self._valve.deadline(),
             self._answer_at,
@@ -205,11 +205,17 @@ class Loop:
         self._sources.look()
         # What the supervisor knows of a process it says before the process can write anything: before what was seen.
         self._hear()
+        if self._end_at is not None:
+            return  # it was the last word: what is left is read as the sink takes it
         for batches in self._sources.read():
             self._emit(batches)
             self._adjust(time.monotonic())
             if not self._valve.is_open:
                 return
+
+    def _give_out(self, now: float) -> None:
+        if self._valve.is_open:  # else its rest may have come, and was not read
+            self._emit(self._sources.expire(now))
 
     def _adjust(self, now: float) -> None:
         was_open = self._valve.is_open

@@ -84,6 +84,10 @@ class Sorting:
         """Return the number of lines that are held back."""
         return len(self.traceback.lines) + self.traceback.blanks if self.traceback else 0
 
+    def begins_record(self, text: bytes) -> bool:
+        """Say whether a finished record begins here."""
+        return bool(self._head) and (text.startswith(self._head) or self._head.startswith(text))
+
     def unmarked(self, text: bytes) -> bytes:
         """Return text without the beginnings of finished records: the mark is nobody's business."""
         if not self._head:

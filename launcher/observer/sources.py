@@ -131,11 +131,15 @@ class Sources:
         return min((due for due in times if due is not None), default=None)
 
     def expire(self, now: float) -> list[Batch]:
-        """Give out what was held back for long enough."""
+        """
+        Give out what was held back for long enough.
+
+        Not where the pipe has something: that we have not come to read it is no pause of the writer's.
+        """
         batches: list[Batch] = []
         for fd, capture in tuple(self._open.items()):
             due = capture.deadline()
-            if due is not None and now >= due:
+            if due is not None and now >= due and not _held_by(fd):
                 batches += capture.expire(now)
                 due = capture.deadline()
             if due is None:
@@ -153,8 +157,7 @@ class Sources:
         capture = writer.captures.get(stream) if writer else None
         if capture is None:
             return
-        size = int.from_bytes(fcntl.ioctl(capture.fileno(), _FIONREAD, bytes(4)), sys.byteorder)
-        for _ in range(size // _PIECE + 2):
+        for _ in range(_held_by(capture.fileno()) // _PIECE + 2):
             if not capture.ended:
                 yield self._read(ticket, stream)
 
@@ -188,6 +191,11 @@ class Sources:
         self._words[ticket] = words
         while len(self._words) > _REMEMBERED:
             del self._words[next(iter(self._words))]
+
+
+def _held_by(fd: int) -> int:
+    """Return how many bytes a pipe has for us."""
+    return int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
 
 
 def _with(source: Source, message: protocol.Message) -> Source:

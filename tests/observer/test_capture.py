@@ -238,6 +238,18 @@ def test_a_newline_that_comes_late_is_no_empty_line(pipe: Pipe) -> None:
     assert pipe.taken == 1
 
 
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_half_a_record_waits_for_its_rest(pipe: Pipe, size: int) -> None:
+    """Its writer always ends it; the machine may only be busy, and half of it would have lost its form."""
+    record = finished(MARK, 6, '{"own":"' + 20_000 * "x" + '"}').encode()
+    pipe.heard(record[:size])
+
+    assert pipe.capture.deadline() is None
+    assert pipe.capture.expire(1000.0) == []
+    assert pipe.heard(record[size:]).count(b"\n") == 1
+    assert pipe.taken == 1
+
+
 def test_half_a_character_waits_for_its_rest(pipe: Pipe) -> None:
     """A partial line ends with a whole character, unless the rest never comes."""
     for part in ("é", "€", "😀"):

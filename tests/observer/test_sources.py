@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -179,6 +180,22 @@ def test_an_unfinished_line_is_due_and_goes_out(world: World) -> None:
     assert early == []
     assert 'partial=true message="half"' in out
     assert world.sources.deadline() is None
+
+
+def test_a_line_whose_end_is_in_the_pipe_is_not_given_out_by_half(world: World) -> None:
+    """That it was not read yet, for the sink is behind or we had no turn, is no pause of the writer's."""
+    world.add(1, "stdout", "stderr")
+    world.say(1, b"ha")
+    world.say(1, b"Traceback (most recent call last):\n", "stderr")
+    list(world.sources.read())
+    world.say(1, b"lf\n")
+    world.say(1, b'  File "a.py", line 1, in <module>\n', "stderr")
+    late = world.sources.expire(time.monotonic() + 60)
+    rest = [batch for batches in world.sources.read() for batch in batches]
+
+    assert late == []
+    assert 'message="half"' in text(rest) or "message=half" in text(rest)
+    assert "Traceback" in text(world.sources.expire(time.monotonic() + 60))
 
 
 def test_at_the_end_everything_is_read(world: World) -> None:

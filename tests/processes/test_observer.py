@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -309,33 +310,83 @@ def test_nothing_of_the_dead_is_kept(start: Callable[..., Running], app: Callabl
     assert running.stop() == 0
 
 
-def test_a_supervisor_that_hears_nothing_for_a_while_misses_nothing(tmp_path: Path) -> None:
+def test_a_supervisor_that_hears_nothing_for_a_while_misses_nothing() -> None:
     """Its channel is full: each end of a stream is told later, or its descriptor would be kept for ever."""
-    handoff = SimpleNamespace(
-        name="shop", log="stdout", log_kind="logfmt", log_colour=False, log_priority=False, introspect=()
-    )
     page = counters.page()
-    pid, fd = interpreter.start_observer(handoff, page)  # type: ignore[arg-type]
-    os.close(page)
-    channel = socket.socket(fileno=fd)
-    channel.settimeout(LIMIT)
+    pid, channel = _alone(page)
     try:
         for ticket in range(600):
-            reading, writing = os.pipe()
-            os.set_blocking(reading, False)
-            os.close(writing)
-            facts = {"ticket": ticket, "streams": ("stdout",), "generation": 1, "pid": 1, "mark": ""}
-            socket.send_fds(channel, [protocol.encode("capture", **facts)], [reading])
-            os.close(reading)
+            os.close(_captured(channel, ticket))
         channel.send(protocol.encode("ping"))
         until(lambda: len(os.listdir(f"/proc/{pid}/fd")) < 20, "it has read all pipes to their end")
         heard = [protocol.decode(channel.recv(protocol.LARGEST)) for _ in range(602)]
     finally:
         channel.close()
+        os.close(page)
         os.waitpid(pid, 0)
 
     assert {message.number("ticket") for message in heard if message.verb == "finished"} == set(range(600))
     assert [message.verb for message in heard if message.verb != "finished"] == ["watching", "pong"]
+
+
+def test_the_last_order_may_come_with_more_than_the_sink_takes() -> None:
+    """Both are there when it looks, output first: what is left to read waits for the sink, and nothing is lost."""
+    page = counters.page()
+    reading, writing = os.pipe()
+    pid, channel = _alone(page, writing)
+    os.close(writing)
+    try:
+        pipes = [_captured(channel, ticket) for ticket in range(9)]
+        line = b"x" * 999 + b"\n"
+        rest = memoryview(800 * line)  # less than the valve closes at, and more than the next pipe takes
+        while rest:
+            rest = rest[os.write(pipes[0], rest) :]
+        until(lambda: struct.unpack("q", os.pread(page, 8, 0)) == (800,), "it has read all of it")
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: "(stopped)" in Path(f"/proc/{pid}/status").read_text(), "it is stopped")
+        for pipe in pipes[1:]:
+            os.write(pipe, 60 * line)
+        channel.send(protocol.encode("end"))
+        os.kill(pid, signal.SIGCONT)
+        with os.fdopen(reading, "rb") as file:
+            lines = file.readlines()
+    finally:
+        channel.close()
+        os.close(page)
+        status = os.waitpid(pid, 0)[1]
+    for pipe in pipes:
+        os.close(pipe)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert len(lines) == 800 + 8 * 60
+    assert all(b"x" * 999 in each for each in lines)
+
+
+def _alone(page: int, stdout: int = 1) -> tuple[int, socket.socket]:
+    """Start an observer that has us as its supervisor; return its PID and our end of its channel."""
+    handoff = SimpleNamespace(
+        name="shop", log="stdout", log_kind="logfmt", log_colour=False, log_priority=False, introspect=()
+    )
+    own = os.dup(1)
+    os.dup2(stdout, 1)
+    try:
+        pid, fd = interpreter.start_observer(handoff, page)  # type: ignore[arg-type]
+    finally:
+        os.dup2(own, 1)
+        os.close(own)
+    channel = socket.socket(fileno=fd)
+    channel.settimeout(LIMIT)
+    return pid, channel
+
+
+def _captured(channel: socket.socket, ticket: int) -> int:
+    """Have a pipe read as a process's stdout; return the end to write to."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    facts = {"ticket": ticket, "streams": ("stdout",), "generation": 1, "pid": 1, "mark": ""}
+    socket.send_fds(channel, [protocol.encode("capture", **facts)], [reading])
+    os.close(reading)
+    return writing
 
 
 def _read_terminal(fd: int) -> str:

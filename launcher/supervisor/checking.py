@@ -49,7 +49,7 @@ class Checking:
 
     def __init__(self) -> None:
         self.duty = 0  # ticket of the worker that runs the checks; 0: nobody
-        self.heard_at = 0.0  # the last result, or when it came on duty
+        self.heard_at = 0.0  # the last result, or when the last one came on duty
         self.results: dict[str, Result] = {}
         self.silent: set[int] = set()  # tickets of workers that were on duty and told nothing
 
@@ -65,7 +65,7 @@ def note(records: Records, process: Process, event: on.CheckMade | on.Checked, n
     if check is None or process.generation is not records.current:
         return  # nobody wants to know any more
     checking.silent.discard(process.ticket)
-    if process.ticket == checking.duty:
+    if process.ticket == checking.duty or not checking.duty:
         checking.heard_at = now
     before = checking.results.get(event.name)
     reason = "" if event.is_good else (event.reason or "it raised")[:LONGEST]
@@ -85,9 +85,9 @@ def tend(records: Records, now: float) -> None:
     tickets = {worker.ticket for worker in serving}
     checking.silent &= tickets
     due = deadline(records)
-    if due is not None and now >= due and checking.duty in tickets:
+    if due is not None and now >= due:
         checking.heard_at = now
-        checking.silent.add(checking.duty)
+        checking.silent |= tickets & {checking.duty}
         if checking.silent == tickets and checking.results:
             checking.results.clear()  # all were asked, and nobody could tell
             records._log("warning", "lost sight of the checks: no worker runs them")
@@ -95,14 +95,16 @@ def tend(records: Records, now: float) -> None:
         checking.silent.clear()  # from the lowest one again; also if the others have left meanwhile
     chosen = next((worker for worker in serving if worker.ticket not in checking.silent), None)
     if (chosen.ticket if chosen else 0) != checking.duty:
-        checking.duty, checking.heard_at = (chosen.ticket, now) if chosen else (0, now)
+        # Without anybody on duty the time runs on: what is known grows old all the same.
+        checking.duty, checking.heard_at = (chosen.ticket, now) if chosen else (0, checking.heard_at)
         records._order(do.Entrust(chosen.pid if chosen else 0))
 
 
 def deadline(records: Records) -> float | None:
-    """Return until when the worker on duty has to tell something; None if nobody is to."""
+    """Return until when something has to be told; None if there is nobody to tell it, and nothing known to grow old."""
     checking, current = records.checking, records.current
-    if not checking.duty or current is None or not current.checks:
+    is_awaited = checking.duty or (checking.results and records.stop is None)
+    if not is_awaited or current is None or not current.checks:
         return None
     return checking.heard_at + PATIENCE + max(check.timeout for check in current.checks.values())
 

@@ -599,8 +599,20 @@ MORE = (
     Bug(
         "a silent worker is waited for without end",
         "checking",
-        "        checking.silent.add(checking.duty)\n",
+        "        checking.silent |= tickets & {checking.duty}\n",
         "",
+    ),
+    Bug(
+        "what no worker can renew is known for ever",
+        "checking",
+        "    if due is not None and now >= due:\n",
+        "    if due is not None and now >= due and tickets:\n",
+    ),
+    Bug(
+        "no deadline: checks that nobody runs",
+        "checking",
+        "checking.duty or (checking.results and records.stop is None)",
+        "checking.duty",
     ),
     Bug("no deadline: checks", "machine", "        times.append(checking.deadline(self))\n", ""),
 )

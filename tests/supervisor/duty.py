@@ -32,6 +32,9 @@ class Duty:
         self.alone_at = 0.0
         self.silent: set[int] = set()  # tickets
         self.having: set[int] = set()  # generations that have checks
+        self.is_known = False  # there is a result
+        self.told_at = 0.0
+        self.served_at = 0.0  # when anybody served last
 
     def hear(self, event: on.Event, now: float) -> None:
         """Note what is told."""
@@ -44,7 +47,13 @@ class Duty:
             if proc.generation == self.witness.current() or self.witness.is_good(proc.generation):
                 self.silent.discard(event.ticket)
                 if proc.pid == self.pid:
-                    self.heard_at = now
+                    self.heard_at = self.told_at = now
+                    self.is_known = True
+
+    def lose(self) -> None:
+        """Note that the results are given up."""
+        self.promise(self.is_known, "what is not known is not given up")
+        self.is_known = False
 
     def entrust(self, pid: int, now: float) -> None:
         """Judge a change."""
@@ -67,19 +76,34 @@ class Duty:
         self.promise(not lower, "checks come back to the lowest slot that serves", *on_duty, *lower)
         if len(serving) <= 1:
             self.alone_at = now  # nobody could take over
+        if serving:
+            self.served_at = now
+        if self._newest() not in self.having:
+            self.is_known = False  # of a former generation
+        grown = now - max(self.told_at, self.served_at)
+        self.promise(not self._grows_old() or grown < PATIENCE, "what nobody can renew is given up", grown)
         waited = now - max(self.heard_at, self.alone_at)
         self.promise(not on_duty or waited < PATIENCE, "who tells nothing is relieved", *on_duty, waited)
 
     def look_ahead(self, deadline: float | None) -> None:
         """Judge what the machine waits for."""
         serving = self._serving()
+        if not serving and self._grows_old():
+            latest = max(self.told_at, self.served_at) + PATIENCE + EARLY
+            self.promise(deadline is not None and deadline <= latest, "the end of a result is awaited", deadline)
         if len(serving) > 1 and any(p.pid == self.pid for p in serving):
             latest = max(self.heard_at, self.alone_at) + PATIENCE + EARLY
             self.promise(deadline is not None and deadline <= latest, "a result of the checks is awaited", deadline)
 
-    def _serving(self) -> list[Proc]:
+    def _grows_old(self) -> bool:
+        return self.is_known and self.witness.stop_asked_at is None
+
+    def _newest(self) -> int:
         witness = self.witness
+        return max((p.generation for p in witness.served.values() if witness.is_good(p.generation)), default=0)
+
+    def _serving(self) -> list[Proc]:
+        witness, newest = self.witness, self._newest()
         alive = [p for p in witness.served.values() if witness.exists(p) and not witness.is_leaving(p)]
-        newest = max((p.generation for p in witness.served.values() if witness.is_good(p.generation)), default=0)
         here = [p for p in alive if p.generation == newest and newest in self.having]
         return [p for p in here if not p.seen_closed]

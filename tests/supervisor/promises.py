@@ -301,6 +301,8 @@ class Promises(Witness):
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
                 self.unrespawnable.add(generation)
+            case "lost sight of the checks":
+                self.duty.lose()
             case "gave up" | "unkillable" | "missing" as event:
                 self.mark(event, found)
             case "stalled":

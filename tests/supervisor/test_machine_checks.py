@@ -136,6 +136,34 @@ def test_late_news_of_the_one_that_was_silent_bring_it_back() -> None:
     assert on_duty(world) == (1, 0)
 
 
+def test_what_nobody_can_renew_is_forgotten() -> None:
+    """Workers that serve and have closed their channels tell nothing any more, and have no successor."""
+    world = checked(workers=2)
+    tell(world, is_good=True)
+    for worker in world.workers():
+        world.kernel.close(worker)
+    world.deliver_all()
+    assert world.kernel.on_duty == 0
+    assert status.is_ready(world.machine)
+    world.wait(LIMIT)
+
+    assert not status.is_ready(world.machine)
+    assert world.machine.checking.results == {}
+    assert len(world.said("lost sight of the checks")) == 1
+    assert world.machine.next_deadline() is None
+
+
+def test_a_stop_says_nothing_of_checks() -> None:
+    """While the last workers drain nobody looks any more, and nobody has to be told so."""
+    world = checked(workers=1)
+    tell(world, is_good=True)
+    world.workers()[0].sleeps = world.workers()[0].deaf = True
+    world.ask(Ask.STOP)
+    world.wait(2 * LIMIT)
+
+    assert world.said("lost sight of the checks") == []
+
+
 def test_a_worker_cannot_fill_the_memory_of_the_supervisor() -> None:
     """So many checks and no more; texts are cut."""
     world = booted()

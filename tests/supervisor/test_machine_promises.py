@@ -319,6 +319,17 @@ class Supervision(RuleBasedStateMachine):
         self.world.kernel.check(is_good=is_good)
 
     @running
+    @rule(looks=st.booleans())
+    def all_workers_close_their_channels(self, *, looks: bool) -> None:
+        """Let an app close what it does not know, after its check was good, or before there was a result."""
+        kernel = self.world.kernel
+        if looks:
+            kernel.check(is_good=True)
+        for worker in [p for p in kernel.procs.values() if p.alive and p.is_worker]:
+            kernel.close(worker)
+        self.world.deliver_all()
+
+    @running
     @rule(index=ANY, gap=st.sampled_from([0.0, 0.5, 6.0]))
     def a_spare_is_lost_with_a_worker(self, index: int, gap: float) -> None:
         """Let the spare die, and a worker soon after, so that one must be forked."""

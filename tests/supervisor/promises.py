@@ -280,6 +280,7 @@ class Promises(Witness):
         self.groups[pgid] = (at, number)
 
     def _look_at_log(self, line: do.Log, now: float) -> None:
+        self.duty.hear_line(line.event)
         fields = dict(line.fields)
         generation = int(fields.get("generation", 0))
         slot = int(fields["slot"]) if "slot" in fields else None
@@ -301,10 +302,8 @@ class Promises(Witness):
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
                 self.unrespawnable.add(generation)
-            case "lost sight of the checks":
-                self.duty.lose()
-            case "gave up" | "unkillable" | "missing" as event:
-                self.mark(event, found)
+            case "gave up" | "unkillable" | "missing" | "lost worker with its zygote" | "lost spare with its zygote":
+                self.mark(line.event, found)
             case "stalled":
                 self._look_at_stall(found[0])
             case "recycling":

@@ -189,9 +189,12 @@ class Witness:
 
     def mark(self, event: str, found: list[Proc]) -> None:
         """Note who was reported."""
-        if event == "gave up":
+        if event.startswith(("gave up", "lost")):
             for proc in found:
-                self.failures.pop((proc.generation, proc.slot), None)  # it may have lived long
+                self.failures.pop((proc.generation, proc.slot), None)  # it may have lived long, or waited
+        if event.startswith("lost"):
+            return
+        if event.startswith("gave up"):
             self.missed.update(p.ticket for p in [p for p in found if not self.is_leaving(p)][:1])
         else:
             found.sort(key=lambda p: not self.is_leaving(p))

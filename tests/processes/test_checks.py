@@ -216,3 +216,45 @@ def test_web_applications_have_checks_too(
     (tmp_path / "bad").unlink()
     until(lambda: ask(one, "/readyz").code == 200, "ready again")
     assert one.stop() == 0
+
+
+MUTE = """
+import os, socket, stat
+from launcher import Worker
+from launcher.runtime import health
+health.PERIOD, health.GLANCE = 0.1, 0.05
+
+def main(worker: Worker):
+    worker.check("database", lambda: None, timeout=0.1, required=True)
+    worker.ready()
+    while not os.path.exists("mute"):
+        worker.stopping.wait(0.05)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode) and socket.socket(fileno=os.dup(fd)).type == socket.SOCK_SEQPACKET:
+                os.close(fd)
+        except OSError:
+            pass
+    print("mute")
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.slow
+def test_a_result_that_nobody_can_renew_is_not_known_any_more(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """All workers have closed what they knew nothing of: they serve and are silent, until somebody reloads."""
+    app("import signal" + MUTE)
+    one = start("-w", 2, *ANYWHERE, "app:main")
+    wait_until_served(one)
+    (tmp_path / "mute").touch()
+    one.wait_for("lost sight of the checks")
+    until(lambda: ask(one, "/readyz").code == 503, "not ready")
+
+    assert "[-]database failed: no result yet" in ask(one, "/readyz").text
+    assert len(one.workers()) == 2
+    (tmp_path / "mute").unlink()
+    assert one.reload()["event"] == "committed"
+    until(lambda: ask(one, "/readyz").code == 200, "ready again")

@@ -118,7 +118,7 @@ def _reload(reload: Reload, *, is_private: bool) -> Members:
         "origin": reload.origin if is_private else who(reload.origin),
         "at": reload.at,
         "took": reload.took,
-        **({"reason": reload.reason or None} if is_private else {}),
+        **({"reason": reload.reason or None, "detail": reload.detail or None} if is_private else {}),
     }
 
 

@@ -56,6 +56,7 @@ class Reload(NamedTuple):
     origin: str
     at: float  # Unix time
     took: float  # seconds; 0: not known
+    detail: str = ""  # the app's traceback, or every problem of its configuration
 
 
 class AppCheck(NamedTuple):
@@ -220,4 +221,5 @@ def _reload(message: protocol.Message) -> Reload:
         message.text("origin"),
         message.seconds("at"),
         message.seconds("took"),
+        message.text("detail"),
     )

@@ -32,7 +32,7 @@ def withhold(known: Known) -> Known:
             ),
             workers=tuple(each._replace(says="") for each in state.workers),
             checks=tuple(each._replace(details="") for each in state.checks),
-            reloads=tuple(each._replace(origin=who(each.origin), reason="") for each in state.reloads),
+            reloads=tuple(each._replace(origin=who(each.origin), reason="", detail="") for each in state.reloads),
         ),
     )
 

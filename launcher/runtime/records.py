@@ -117,6 +117,13 @@ def report(error: BaseException) -> None:
         _on_uncaught(type(error), error, error.__traceback__)
 
 
+def told(error: BaseException) -> tuple[str, str]:
+    """Return an exception in one line, and its traceback in the app's frames; both without secrets."""
+    from launcher.runtime import load  # noqa: PLC0415  only a failure has to pay
+
+    return masked(_named(type(error), error)), masked(load.cut_traceback(error))
+
+
 def write(entry: Entry) -> None:
     """Write one record, whole."""
     from launcher.logs import fields  # noqa: PLC0415  nothing to say, nothing to load

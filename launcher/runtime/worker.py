@@ -20,7 +20,7 @@ from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
 from launcher.runtime import libc, multiprocess, records, titles
 from launcher.runtime import prepare as preparing
-from launcher.runtime.start import Order, Signals, die_with, ignore, leave, receive
+from launcher.runtime.start import Order, Signals, die_with, ignore, leave, receive, sendable
 from launcher.signals import STACKS
 
 TYPE_CHECKING = False
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from launcher.runtime.prepare import Prepared
 
 _BY_SIGTERM = 0  # exit code of a target that was asked to end
+_MOST_REASON, _MOST_DETAIL = 500, 16_000  # characters in one message
 
 
 class Birth(NamedTuple):
@@ -75,6 +76,9 @@ def run_anew(order: Order) -> NoReturn:
     message, descriptors = receive(order.channel)
     if message is None:
         os._exit(0)
+    # What a fork is sent, a fresh interpreter has had from its start.
+    own = [os.dup(fd) for fd in (order.channel.fileno(), 1, 2)]
+    birth = Birth.of(message, [*own, *descriptors])
 
     def imported() -> Prepared:
         recorded = None
@@ -84,14 +88,13 @@ def run_anew(order: Order) -> NoReturn:
             recorded = snapshot.decode(order.inputs)
         prepared = preparing.prepare(order.wanted, recorded)
         if prepared.problems:
-            is_alone = len(prepared.problems) == 1
-            print((is_alone and prepared.detail) or prepared.report(), file=sys.stderr, flush=True)
+            detail = (len(prepared.problems) == 1 and prepared.detail) or prepared.report()
+            print(detail, file=sys.stderr, flush=True)
+            _say(birth, protocol.encode("raised", **_told(prepared.reason(), detail)))
             raise SystemExit(1)
         return prepared
 
-    # What a fork is sent, a fresh interpreter has had from its start.
-    own = [os.dup(fd) for fd in (order.channel.fileno(), 1, 2)]
-    _run(order, imported, Birth.of(message, [*own, *descriptors]))
+    _run(order, imported, birth)
 
 
 def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoReturn:
@@ -151,6 +154,10 @@ def _say(birth: Birth, message: bytes) -> None:
         os._exit(0)  # given up in the meantime
 
 
+def _told(reason: str, detail: str) -> dict[str, str]:
+    return {"reason": sendable(reason, _MOST_REASON), "detail": sendable(detail, _MOST_DETAIL)}
+
+
 def _hear_of_slot(birth: Birth) -> int:
     """Wait to be needed; ends this process if it is not."""
     message, _ = receive(birth.channel)
@@ -207,8 +214,17 @@ def _call(prepared: Prepared, worker: Worker[Any], link: Link) -> int:
         raise
     except BaseException as error:  # noqa: BLE001  whatever it is, it is the app's, and ends here
         records.report(error)
+        _tell(link, error)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _tell(link: Link, error: BaseException) -> None:
+    """Say why this process ends: a reload may be rejected for it, and somebody waits for the result."""
+    try:
+        link.say("raised", **_told(*records.told(error)))
+    except RuntimeError:
+        pass  # the app has closed the channel
 
 
 def _call_async(target: Target, worker: Worker[Any], link: Link) -> object:

@@ -264,6 +264,7 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
     "begun": lambda t, _: on.Begun(t),
     "entered": lambda t, _: on.Entered(t),
     "ready": lambda t, _: on.BecameReady(t),
+    "raised": lambda t, m: on.Raised(t, m.text("reason"), m.text("detail")),
     "stopped-accepting": lambda t, _: on.StoppedAccepting(t),
     "status": lambda t, m: on.StatusGiven(t, m.text("text")),
     "check": lambda t, m: on.CheckMade(t, m.text("name"), m.flag("is_required"), m.seconds("timeout")),

@@ -119,6 +119,14 @@ class BecameReady(NamedTuple):
     ticket: int
 
 
+class Raised(NamedTuple):
+    """A worker's target raised, and its end follows."""
+
+    ticket: int
+    reason: str
+    detail: str  # the app's traceback, cut to the app's frames
+
+
 class StoppedAccepting(NamedTuple):
     """A worker that was told to stop takes no new connections any more."""
 
@@ -212,6 +220,7 @@ Event = (
     | Begun
     | Entered
     | BecameReady
+    | Raised
     | StoppedAccepting
     | StatusGiven
     | CheckMade

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from launcher.supervisor.checking import Check
+    from launcher.supervisor.events import Raised
 
 
 ZYGOTE = -1  # in place of a slot
@@ -91,6 +92,7 @@ class Process:
         "generation",
         "mute",
         "pid",
+        "raised",
         "recycle_for",
         "slot",
         "started",
@@ -114,6 +116,7 @@ class Process:
         self.mute = False  # its channel is closed
         self.zygote = 0  # ticket of the one that was asked to fork it; 0: nobody was
         self.status = ""  # in the worker's own words
+        self.raised: Raised | None = None  # why it ends, if its generation hangs on it
         self.watch = Watch()
         self.recycle_for = ""  # why it is to be replaced, once a successor is up
 

@@ -7,6 +7,7 @@ Pure: records in, facts out; nothing is decided by them.
 
 from __future__ import annotations
 
+from launcher import protocol
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from launcher.logs.formats import Record
 
 KEPT = 20  # reloads
+DETAILED = 3  # reloads that failed, with what there is to read of why: all of it is in the log
+LONGEST_DETAIL = 4000  # characters
 DEATHS = 50  # ends of workers that nobody asked for
 RESULTS = ("committed", "rejected", "rolled-back", "pre-empted")
 
@@ -27,6 +30,7 @@ class Reload(NamedTuple):
     origin: str  # who asked for it
     at: float  # Unix time
     took: float  # seconds; 0: not known
+    detail: str = ""  # the app's traceback, or every problem of its configuration; of the last failures only
 
 
 class Death(NamedTuple):
@@ -89,7 +93,11 @@ class History:
     def _ended(self, number: int, record: Record, reason: str) -> None:
         began, origin = self._began.get(number, (record.time, ""))
         self.results[record.event] = self.results.get(record.event, 0) + 1
-        self.reloads.append(Reload(number, record.event, reason, origin, record.time, record.time - began))
+        detail = protocol.shorten(record.detail, LONGEST_DETAIL)
+        self.reloads.append(Reload(number, record.event, reason, origin, record.time, record.time - began, detail))
+        detailed = [index for index, reload in enumerate(self.reloads) if reload.detail]
+        for index in detailed[:-DETAILED]:
+            self.reloads[index] = self.reloads[index]._replace(detail="")
         if len(self.reloads) > KEPT:
             # The last that was committed stays: it tells since when what serves has been there.
             is_last = [reload.result for reload in self.reloads].count("committed") == 1

@@ -147,7 +147,7 @@ class Machine(Staffing):
         current = self.current
         if current and current.failure:
             if current.phase is Phase.ROLLING and self.fallback:
-                self._roll_back(current, self.fallback, current.failure.reason)
+                self._roll_back(current, self.fallback, current.failure)
             current.failure = None
 
     def _begin_reload(self, now: float) -> None:
@@ -245,16 +245,17 @@ class Machine(Staffing):
             self._order(do.Notify((f"STATUS=generation {rejected.number} rejected: {failure.reason}",)))
             self.stop = Stopping("the first generation failed", failure.code)
 
-    def _roll_back(self, failed: Generation, kept: Generation, reason: str) -> None:
+    def _roll_back(self, failed: Generation, kept: Generation, failure: Failure) -> None:
         self.others.remove(kept)
         self.others.append(failed)
         # If work that was done filled the gate, no client saw it yet, and none has to.
         failed.phase = Phase.RETIRING if failed.has_served else Phase.REJECTED
         kept.phase = Phase.COMMITTED
-        kept.grow_stale(failed.since, reason)
+        kept.grow_stale(failed.since, failure.reason)
         self.current, self.fallback, self.announce_by = kept, None, None
-        self._log("error", "rolled-back", generation=failed.number, kept=kept.number, reason=reason)
-        self.announce_up(f"generation {failed.number} rolled-back: {reason}")
+        fields = (("generation", failed.number), ("kept", kept.number), ("reason", failure.reason))
+        self._order(do.Log("error", "rolled-back", fields, failure.detail))
+        self.announce_up(f"generation {failed.number} rolled-back: {failure.reason}")
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────
 

@@ -138,6 +138,8 @@ class Records:
                     process.enter(State.SERVING, now)  # at once: it might beat again before the next look
             case on.Measured(_, rss):
                 process.watch.rss = rss
+            case on.Raised() if process.generation.phase in (Phase.FILLING, Phase.ROLLING):
+                process.raised = event
             case on.StoppedAccepting():
                 process.stopped_accepting = True
             case on.StatusGiven(_, text):
@@ -301,7 +303,9 @@ class Records:
             self._pace(process, now)  # nobody misses it: not a reason to reject or roll back
             return
         if generation.phase in (Phase.PREPARING, Phase.BEFORE, Phase.FILLING, Phase.ROLLING):
-            generation.failure = generation.failure or Failure(reason, "", code)
+            said = process.raised
+            failure = Failure(f"{reason}: {said.reason}", said.detail, code) if said else Failure(reason, "", code)
+            generation.failure = generation.failure or failure
         if generation.phase in (Phase.ROLLING, Phase.COMMITTED, Phase.RETIRING):
             self._pace(process, now)
 

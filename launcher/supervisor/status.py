@@ -183,6 +183,7 @@ def _rows_of_history(history: History) -> list[bytes]:
             origin=reload.origin[:LONGEST],
             at=f"{reload.at:.3f}",
             took=f"{reload.took:.3f}",
+            detail=reload.detail,
         )
         for reload in history.reloads
     ]

@@ -178,7 +178,7 @@ def test_the_public_page_has_nothing_private() -> None:
             ),
         ),
         workers=(Worker(0, 1, 42, "serving", 0.0, "hunter2"),),
-        reloads=(Reload(1, "rejected", "hunter2", "--watch: hunter2", NOW, 1.0),),
+        reloads=(Reload(1, "rejected", "hunter2", "--watch: hunter2", NOW, 1.0, "hunter2"),),
         checks=(AppCheck("db", True, False, "failed", "hunter2", 0.1, 1.0, 0),),
     )
     facts = (("hunter2", "hunter2", "hunter2"),)

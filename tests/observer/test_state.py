@@ -17,7 +17,7 @@ from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor import introspection as pushing
 from launcher.supervisor import status
-from launcher.supervisor.history import DEATHS, KEPT, History
+from launcher.supervisor.history import DEATHS, KEPT, LONGEST_DETAIL, History
 from launcher.supervisor.introspection import AT_MOST_EVERY, Introspection, about
 from launcher.supervisor.loop import Clock
 from tests.supervisor.world import World
@@ -242,6 +242,21 @@ def test_history_keeps_the_last_that_was_committed() -> None:
 
     assert len(history.reloads) == KEPT
     assert [each.generation for each in history.reloads][:2] == [2, 101 - KEPT]
+
+
+def test_tracebacks_of_the_last_failures_are_kept() -> None:
+    """Of three reloads, each cut in its middle: the supervisor has to hold them, and the log has them all."""
+    scene = Scene()
+    for number in range(1, 6):
+        detail = f"Traceback {number}\n" + "x" * 500_000 + f"\nValueError: {number}"
+        scene.subject.hear(Record(2.0, "error", "rejected", (("generation", number), ("reason", "x")), detail))
+    scene.log("committed", generation=6)
+    scene.tend()
+    details = [each.detail for each in scene.observer.state().reloads]
+
+    assert [detail[:11] for detail in details] == ["", "", *(f"Traceback {number}" for number in (3, 4, 5)), ""]
+    assert details[4].endswith("\nValueError: 5")
+    assert max(map(len, details)) < LONGEST_DETAIL + 100
 
 
 def test_a_long_reason_is_cut() -> None:

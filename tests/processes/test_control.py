@@ -78,6 +78,43 @@ def test_reload_waits_for_its_result(
     assert "version 2" in running.ask()
 
 
+RAISES = """
+from launcher import Worker
+import os
+
+def connect():
+    raise ConnectionError("no database")
+
+def main(worker: Worker):
+    if os.path.exists("bad"):
+        connect()
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("--max-surge", "1"), ("--preload", "never")])
+def test_a_reload_says_what_a_new_worker_raised(
+    start: Callable[..., Running],
+    app: Callable[..., Path],
+    tmp_path: Path,
+    ctl: Callable[..., subprocess.CompletedProcess[str]],
+    words: tuple[str, ...],
+) -> None:
+    """To who waits, in one record of the log, and to who asks later; in the app's own frames."""
+    app(RAISES)
+    one = start("-w", 2, "--control", "ctl.sock", *words, "app:main")
+    one.wait_for(event="committed")
+    (tmp_path / "bad").touch()
+    told = ctl("reload", "--wait")
+
+    assert told.returncode == 1
+    assert "a worker ended: exit 1: ConnectionError: no database" in told.stdout
+    assert "in connect\n" in told.stdout
+    assert "/launcher/" not in told.stdout
+    assert "ConnectionError: no database" in one.wait_for(event="rejected")["reason"]
+
+
 def test_a_reload_that_is_pre_empted_or_takes_too_long_is_told(
     running: Running, ctl: Callable[..., subprocess.CompletedProcess[str]], hello: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -143,6 +143,8 @@ def test_status_tells_what_happened(start: Callable[..., Running], app: Callable
     assert told["deaths_by_reason"] == {"SIGSEGV": 1}
     assert [(each["generation"], each["result"]) for each in told["reloads"]] == [(1, "committed"), (2, "rejected")]
     assert "hunter2" in told["reloads"][1]["reason"]
+    assert told["reloads"][1]["detail"].startswith("Traceback (most recent call last):\n  File ")
+    assert not public.json["reloads"][1].keys() & {"reason", "detail"}
     assert told["reloads_by_result"] == {"committed": 1, "rejected": 1}
     assert told["generations"][0]["stale_for"] >= 0
     assert (told["pid"], told["ready"], told["generation"]) == (one.pid, True, 1)

@@ -256,6 +256,12 @@ class PretendKernel:
         if proc in self.strangers:
             self.strangers.remove(proc)
 
+    def raise_in(self, proc: Proc) -> None:
+        """Have a target raise: its worker says so, and ends."""
+        if proc.alive and proc.is_worker and proc.open and proc.step in ("running", "serving"):
+            self._say(proc.ticket, on.Raised(proc.ticket, "ValueError: no database", "Traceback"))
+            self.die(proc, 1)
+
     def close(self, proc: Proc) -> None:
         """Close the child's end of its channel; the process may live on."""
         if proc.open and proc.ticket != NOBODY:

@@ -319,6 +319,14 @@ class Supervision(RuleBasedStateMachine):
         self.world.kernel.check(is_good=is_good)
 
     @running
+    @rule(index=ANY)
+    def a_target_raises(self, index: int) -> None:
+        """Let a worker say why it ends."""
+        proc = self._one(index, workers=True)
+        if proc and not proc.sleeps:
+            self.world.kernel.raise_in(proc)
+
+    @running
     @rule(looks=st.booleans())
     def all_workers_close_their_channels(self, *, looks: bool) -> None:
         """Let an app close what it does not know, after its check was good, or before there was a result."""

@@ -104,6 +104,20 @@ class TestFull:
 
         assert world.said("rejected")[0]["reason"] == "a zygote ended: SIGSEGV"
 
+    def test_a_rejection_says_what_a_worker_raised(self) -> None:
+        """In one line among the facts, and in full beside them; what a worker raises later is not kept."""
+        world = reloading(workers=2)
+        world.settle_all_but(slot=1)
+        world.turn(on.Raised(world.workers(1)[0].ticket, "OSError", "Traceback of one that serves"))
+        world.turn(on.Raised(world.workers(2)[1].ticket, "ValueError: no database", "Traceback"))
+        world.kernel.die(world.workers(2)[1], 3)
+        world.deliver_all()
+        (told,) = [o for o in world.orders if isinstance(o, do.Log) and o.event == "rejected"]
+
+        assert dict(told.fields)["reason"] == "a worker ended: exit 3: ValueError: no database"
+        assert told.detail == "Traceback"
+        assert [p.raised for p in world.machine.current.workers.values()] == [None, None]
+
     def test_a_held_worker_that_cannot_be_told_does_not_count(self) -> None:
         """Its channel is closed: it could never be let serve."""
         world = reloading(workers=2)

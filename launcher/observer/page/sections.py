@@ -175,7 +175,8 @@ def reloads(seen: Seen) -> Markup:
     for each in reversed(state.reloads):
         level, text = _RESULTS.get(each.result, (QUIET, each.result))
         row = (ago(each.at, now), str(each.generation), mark(level, text), words.took(each.took), each.origin)
-        rows.append((*row, words.reason(each.reason) if each.reason else ""))
+        why = "\n\n".join(filter(None, (each.reason, each.detail)))
+        rows.append((*row, words.reason(why) if why else ""))
     headings = ("When", "Generation", "Result", "Took", "Asked by", "Reason")
     sums = ", ".join(f"{number} {result}" for result, number in state.reloads_by_result)
     listed = table("reloads", headings, rows, "None so far.", kinds="   n w")

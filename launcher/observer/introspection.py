@@ -90,7 +90,7 @@ class Introspection:
         self._complain = complain
         self._warn = warn
         self._scraper: Scraper | None = None
-        self._samples = Samples(usage.of)
+        self._samples = Samples(_measure)
         self._tail = Tail(form, os.getpid())
         self._is_followed = False  # somebody may wait for the next lines
         self._tell_at: float | None = None  # there are some
@@ -274,6 +274,11 @@ def _about(message: protocol.Message) -> About:
         message.text("metrics_directory"),
         tuple(zip(names, values, origins, strict=True)),
     )
+
+
+def _measure(pid: int) -> tuple[int, float] | None:
+    used = usage.of(pid)
+    return (used.rss, used.cpu) if used else None
 
 
 def _stacks(message: protocol.Message) -> Reply:

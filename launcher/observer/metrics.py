@@ -150,7 +150,7 @@ FAMILIES = (
     Family("worker_rss_bytes", "gauge", "Resident memory of the worker in this slot.", ("slot",),
            lambda _, m: [((str(use.slot),), use.rss) for use in m.uses]),
     Family("worker_cpu_seconds", "counter",
-           "CPU time of all workers that were in this slot, as far as this observer's scrapes saw it.", ("slot",),
+           "CPU time of all workers that were in this slot, and of their children that they reaped.", ("slot",),
            lambda _, m: [((str(use.slot),), use.cpu) for use in m.uses]),
     Family("orphans", "counter", "Processes of others that prod-run adopted and reaped.", (),
            lambda s, _: _one(s.orphans)),

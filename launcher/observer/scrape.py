@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 
 from launcher import __version__
-from launcher.lean import NamedTuple
 from launcher.logs import counters as places
 from launcher.metrics_directory import LOW, low
 from launcher.observer import metrics, usage
@@ -29,13 +28,6 @@ TURN = 0.002  # seconds of work; then the others
 AT_ONCE = 16  # workers that are looked at
 
 
-class _Life(NamedTuple):
-    """A worker, when it was looked at last."""
-
-    slot: int
-    cpu: float  # seconds
-
-
 class Scraper:
     """Collects, for all who ask for one form at a time."""
 
@@ -43,10 +35,9 @@ class Scraper:
         "_aggregate",
         "_complain",
         "_counters",
-        "_gone",
         "_is_low",
-        "_lives",
         "_skipped",
+        "_told",
         "_under_way",
         "_waiting",
         "_warn",
@@ -61,8 +52,7 @@ class Scraper:
         self._complain = complain
         self._warn = warn
         self._is_low = False
-        self._lives: dict[int, _Life] = {}  # by PID
-        self._gone: dict[int, float] = {}  # by slot: CPU seconds of those that are not there any more
+        self._told: dict[int, float] = {}  # by slot: CPU seconds, at the last scrape
         self._skipped = 0
         self._waiting: list[Scrape] = []  # the first is under way
         self._under_way: Iterator[bytes] | None = None
@@ -125,7 +115,8 @@ class Scraper:
             files, room = self._aggregate.files, self._aggregate.free_bytes()
             self._look_at(room)
         looks: list[tuple[Worker, usage.Usage]] = []
-        workers = known().state.workers
+        then = known().state  # who lives and what the dead used belong together: both of one moment
+        workers = then.workers
         for first in range(0, len(workers), AT_ONCE):
             some = [worker for worker in workers[first : first + AT_ONCE] if worker.pid]
             looks += [(worker, used) for worker in some if (used := usage.of(worker.pid))]
@@ -136,7 +127,7 @@ class Scraper:
             now.time,
             __version__,
             now.about.name,
-            self._uses(now.state.wanted, looks),
+            self._uses(then, looks),
             files,
             self._counters[places.SKIPPED],
             room,
@@ -151,21 +142,21 @@ class Scraper:
             self._warn(low(room))
         self._is_low = is_low
 
-    def _uses(self, wanted: int, looks: list[tuple[Worker, usage.Usage]]) -> tuple[metrics.Use, ...]:
+    def _uses(self, state: State, looks: list[tuple[Worker, usage.Usage]]) -> tuple[metrics.Use, ...]:
         """Say what is used in each slot; its CPU time never goes back, whoever is in it."""
-        lives = {worker.pid: _Life(worker.slot, used.cpu) for worker, used in looks if worker.slot >= 0}
-        for pid, life in self._lives.items():
-            if pid not in lives or lives[pid].cpu < life.cpu:  # or the number is somebody else's by now
-                self._gone[life.slot] = self._gone.get(life.slot, 0.0) + life.cpu
-        self._lives = lives
-        if not lives and not self._gone:
+        placed = [(worker, used) for worker, used in looks if worker.slot >= 0]
+        totals = {slot.number: slot.cpu for slot in state.slots}
+        if not placed and not totals:
             return ()  # there is nobody yet, or no /proc
-        slots = sorted({*range(wanted), *(life.slot for life in lives.values())})
-        newest = {worker.slot: used.rss for worker, used in sorted(looks, key=lambda look: look[0].since)}
-        totals = {slot: self._gone.get(slot, 0.0) for slot in slots}
-        for life in lives.values():
-            totals[life.slot] += life.cpu
-        return tuple(metrics.Use(slot, newest.get(slot, 0), totals[slot]) for slot in slots)
+        for worker, used in placed:
+            totals[worker.slot] = totals.get(worker.slot, 0.0) + used.cpu + used.children
+        for slot, told in self._told.items():
+            # Of one that is just being reaped nobody knows anything for a moment.
+            totals[slot] = max(told, totals.get(slot, 0.0))
+        self._told = totals
+        newest = {worker.slot: used.rss for worker, used in sorted(placed, key=lambda look: look[0].since)}
+        slots = sorted({*range(state.wanted), *newest})
+        return tuple(metrics.Use(slot, newest.get(slot, 0), totals.get(slot, 0.0)) for slot in slots)
 
 
 def _kind(scrape: Scrape) -> str:

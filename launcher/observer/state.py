@@ -31,6 +31,7 @@ class Slot(NamedTuple):
     restarts: int  # ends that nobody asked for
     last_exit: str  # in words; empty: none yet
     last_exit_at: float  # Unix time; 0: none yet
+    cpu: float = 0.0  # seconds that those who ended had used
 
 
 class Generation(NamedTuple):
@@ -196,6 +197,7 @@ def _slot(message: protocol.Message) -> Slot:
         message.number("restarts"),
         message.text("last_exit"),
         message.seconds("last_exit_at"),
+        message.seconds("cpu"),
     )
 
 

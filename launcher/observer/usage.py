@@ -16,6 +16,7 @@ class Usage(NamedTuple):
 
     rss: int  # bytes resident
     cpu: float  # seconds, user and system
+    children: float = 0.0  # seconds of those that it has reaped
 
 
 def of(pid: int) -> Usage | None:
@@ -23,7 +24,8 @@ def of(pid: int) -> Usage | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-        return Usage(int(fields[21]) * os.sysconf("SC_PAGESIZE"), ticks / os.sysconf("SC_CLK_TCK"))
+        own, children = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
+        second = os.sysconf("SC_CLK_TCK")
+        return Usage(int(fields[21]) * os.sysconf("SC_PAGESIZE"), own / second, children / second)
     except (OSError, ValueError, IndexError):
         return None

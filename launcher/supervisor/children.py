@@ -106,6 +106,7 @@ def reap(memory_kills: MemoryKills, on_stopped: Callable[[int, int], None] | Non
     `on_stopped` hears of those that are suspended, and by which signal.
     """
     events: list[on.ProcessExited] = []
+    spent = _spent()
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG | (os.WUNTRACED if on_stopped else 0))
@@ -123,7 +124,14 @@ def reap(memory_kills: MemoryKills, on_stopped: Callable[[int, int], None] | Non
         note = "core dumped" if os.WCOREDUMP(status) else ""
         if code == -signal.SIGKILL:
             note = memory_kills.explain()
-        events.append(on.ProcessExited(pid, code, note))
+        before, spent = spent, _spent()
+        events.append(on.ProcessExited(pid, code, note, spent - before))
+
+
+def _spent() -> float:
+    """Return the CPU seconds of all children reaped so far (wait4(2) tells it of each, but Python loads a module)."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def listen(child: Child) -> list[on.Event]:

@@ -46,6 +46,7 @@ class ProcessExited(NamedTuple):
     pid: int
     code: int  # as in os.waitstatus_to_exitcode: 0 to 255, or -N for signal N
     note: str = ""  # what else the kernel tells of it, in words
+    cpu: float = 0.0  # seconds that it used, and those of its children that it reaped
 
 
 class Started(NamedTuple):

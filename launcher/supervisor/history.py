@@ -48,6 +48,7 @@ class Slot(NamedTuple):
     restarts: int = 0  # ends that nobody asked for
     last_exit: str = ""
     last_exit_at: float = 0.0  # Unix time
+    cpu: float = 0.0  # seconds that those who ended had used
 
 
 class History:
@@ -79,9 +80,9 @@ class History:
             case result if result in RESULTS:
                 self._ended(number, record, str(facts.get("reason", "")))
             case "ended worker" | "finished worker":
-                self._left(slot, str(facts["how"]), record.time)
+                self._left(slot, facts, record.time)
             case "lost worker":
-                self._left(slot, str(facts["how"]), record.time)
+                self._left(slot, facts, record.time)
                 self._died(Death(slot, number, str(facts["how"]), record.time))
             case "lost worker with its zygote":
                 self._died(Death(slot, number, "its zygote ended", record.time))
@@ -103,8 +104,10 @@ class History:
             is_last = [reload.result for reload in self.reloads].count("committed") == 1
             del self.reloads[1 if is_last and self.reloads[0].result == "committed" else 0]
 
-    def _left(self, slot: int, how: str, time: float) -> None:
-        self.slots[slot] = self.slots.get(slot, Slot())._replace(last_exit=how, last_exit_at=time)
+    def _left(self, slot: int, facts: dict[str, object], time: float) -> None:
+        before = self.slots.get(slot, Slot())
+        cpu = before.cpu + float(str(facts.get("cpu", "0s")).removesuffix("s"))
+        self.slots[slot] = before._replace(last_exit=str(facts["how"]), last_exit_at=time, cpu=cpu)
 
     def _died(self, death: Death) -> None:
         slot, how = death.slot, death.how

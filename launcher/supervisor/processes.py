@@ -18,6 +18,7 @@ class Dead(NamedTuple):
 
     code: int
     note: str
+    cpu: float  # seconds
     last_ticket: int
 
 
@@ -52,9 +53,9 @@ class Processes:
         # A number that is alive again cannot be the group of a dead one any more.
         self.leftovers.pop(pid, None)
 
-    def bury(self, pid: int, code: int, note: str = "") -> None:
+    def bury(self, pid: int, code: int, note: str = "", cpu: float = 0.0) -> None:
         """Note the death of somebody unknown: perhaps the announcement is still to come (DESIGN §2)."""
-        self.unclaimed[pid] = Dead(code, note, self.last_ticket)
+        self.unclaimed[pid] = Dead(code, note, cpu, self.last_ticket)
 
     def claim(self, process: Process) -> Dead | None:
         """Return how a process ended that died before it was announced."""

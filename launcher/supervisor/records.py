@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from launcher.supervisor.policy import Policy
+    from launcher.supervisor.processes import Dead
 
 MEASURE = 5.0  # seconds between two looks at a worker's memory
 GRACE = 5.0  # seconds for what nobody waits for: rejected workers, zygotes, leftovers, a SIGKILL to work
@@ -227,7 +228,7 @@ class Records:
     def _on_exited(self, death: on.ProcessExited, now: float) -> None:
         process = self.processes.by_pid.get(death.pid)
         if process is not None:
-            self._ended(process, death.code, now, death.note)
+            self._ended(process, death, now)
             return
         self.processes.bury(*death)
         for pgid in self.processes.leftovers:
@@ -241,11 +242,12 @@ class Records:
         self.processes.name(process, pid)
         dead = self.processes.claim(process)
         if dead:
-            self._ended(process, dead.code, now, dead.note)
+            self._ended(process, dead, now)
         elif process.state in (State.KILLED, State.STUCK):
             self._kill(process, now)
 
-    def _ended(self, process: Process, code: int, now: float, note: str = "") -> None:
+    def _ended(self, process: Process, death: on.ProcessExited | Dead, now: float) -> None:
+        code = death.code
         self._over(process)
         in_a_hurry = self.stop is not None and self.stop.immediate
         self.processes.leftovers[process.pid] = now if in_a_hurry else now + GRACE
@@ -255,19 +257,19 @@ class Records:
             if self.stop and self.policy.is_command and process.is_worker:
                 self.ends[process.slot] = code
             if process.is_worker:
-                self._log_end("info", "ended worker", process, in_words(code, note), now)
+                self._log_end("info", "ended worker", process, death, now)
             return
         if process.is_worker and self._is_done(process, code):
             process.generation.done[process.slot] = code
-            self._log_end("info", "finished worker", process, in_words(code, note), now)
+            self._log_end("info", "finished worker", process, death, now)
             return
         if process.slot == TASK and process.state is State.RUNNING and code == 0:
             process.generation.phase = Phase.FILLING
-            self._log_end("info", "finished --before", process, in_words(code, note), now)
+            self._log_end("info", "finished --before", process, death, now)
             return
-        self._log_end("error", f"lost {process.role}", process, in_words(code, note), now)
+        self._log_end("error", f"lost {process.role}", process, death, now)
         who = f"--before {self.policy.before}" if process.slot == TASK else f"a {process.role} ended"
-        self._failed(process, f"{who}: {in_words(code, note)}", now)
+        self._failed(process, f"{who}: {in_words(code, death.note)}", now)
 
     def _is_done(self, worker: Process, code: int) -> bool:
         """Say whether this end means that the work is done (DESIGN §3.6)."""
@@ -343,10 +345,10 @@ class Records:
     def _log(self, level: str, event: str, **fields: str | float) -> None:
         self.orders.append(do.Log(level, event, tuple(fields.items())))
 
-    def _log_end(self, level: str, event: str, process: Process, how: str, now: float) -> None:
-        after = f"{now - process.started:.2f}s"
+    def _log_end(self, level: str, event: str, process: Process, death: on.ProcessExited | Dead, now: float) -> None:
+        how, after = in_words(death.code, death.note), f"{now - process.started:.2f}s"
         words_of = process.ticket if level == "error" else 0  # of an end that nobody asked for
-        fields: dict[str, str | float] = {**identity(process), "how": how, "after": after}
+        fields: dict[str, str | float] = {**identity(process), "how": how, "after": after, "cpu": f"{death.cpu:.2f}s"}
         self._order(do.Log(level, event, tuple(fields.items()), words_of=words_of))
 
 

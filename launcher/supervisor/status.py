@@ -171,6 +171,7 @@ def _rows_of_history(history: History) -> list[bytes]:
             restarts=slot.restarts,
             last_exit=slot.last_exit,
             last_exit_at=f"{slot.last_exit_at:.3f}",
+            cpu=f"{slot.cpu:.2f}",
         )
         for number, slot in sorted(history.slots.items())
     ]

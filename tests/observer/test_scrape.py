@@ -14,7 +14,7 @@ from launcher.metrics_directory import LOW
 from launcher.observer import scrape as scraping
 from launcher.observer.endpoints import About, Known, Scrape
 from launcher.observer.scrape import Scraper
-from launcher.observer.state import State, Worker
+from launcher.observer.state import Slot, State, Worker
 from launcher.observer.usage import Usage
 from tests.observer.test_aggregate import Samples, key, read_openmetrics, samples, write
 from tests.observer.test_introspection import Scene
@@ -144,25 +144,27 @@ def test_a_fault_in_a_collection_costs_that_answer_alone(scene: Scene, monkeypat
 
 
 def test_cpu_time_of_a_slot_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a crash, a reload, a reload that was rejected, and a PID that is given again."""
+    """Over a crash, a reload, a PID that is given again, and the moment in which a death is not told yet."""
     subject = Subject()
     used: dict[int, float] = {}
-    monkeypatch.setattr(scraping.usage, "of", lambda pid: Usage(7, used[pid]) if pid in used else None)
+    monkeypatch.setattr(scraping.usage, "of", lambda pid: Usage(7, used[pid], 0.25) if pid in used else None)
 
-    def total(workers: dict[int, float]) -> float:
+    def total(workers: dict[int, float], *, gone: float) -> float:
         used.clear()
         used.update(workers)
         living = tuple(Worker(0, 1, pid, "serving", float(pid)) for pid in workers)
-        subject.state = State(wanted=1, workers=living)
+        subject.state = State(wanted=1, workers=living, slots=(Slot(0, 1, "exit 1", 1.0, gone),))
         return subject.samples()["prod_run_worker_cpu_seconds_total", (("slot", "0"),)]
 
-    assert total({11: 5.0}) == 5.0
-    assert total({}) == 5.0  # it crashed
-    assert total({12: 0.5}) == 5.5
-    assert total({12: 1.0, 13: 0.25}) == 6.25  # a reload
-    assert total({12: 2.0}) == 7.25  # that was rejected
-    assert total({12: 0.0}) == 7.25  # somebody else, with the same number
-    assert total({12: 1.0}) == 8.25
+    assert total({11: 5.0}, gone=0.0) == 5.25
+    assert total({}, gone=0.0) == 5.25  # it has just been reaped
+    assert total({}, gone=6.0) == 6.0
+    assert total({12: 0.5}, gone=6.0) == 6.75
+    assert total({12: 1.0, 13: 0.25}, gone=6.0) == 7.75  # a reload
+    assert total({13: 0.25}, gone=6.0) == 7.75
+    assert total({13: 0.5}, gone=7.5) == 8.25
+    subject = Subject()  # another observer
+    assert total({13: 0.5}, gone=7.5) == 8.25
 
 
 def test_gauges_count_while_their_place_is_taken(tmp_path: Path) -> None:

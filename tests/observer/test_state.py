@@ -193,8 +193,8 @@ def test_history_is_learnt_from_what_is_said() -> None:
     scene.log("committed", at=12.5, generation=1)
     scene.log("preparing", at=20.0, generation=2, origin="SIGHUP")
     scene.log("rejected", at=21.0, generation=2, reason="it\nfails")
-    scene.log("lost worker", at=30.0, slot=1, generation=1, how="SIGKILL (out of memory)")
-    scene.log("lost worker", at=31.0, slot=1, generation=1, how="SIGSEGV (core dumped)")
+    scene.log("lost worker", at=30.0, slot=1, generation=1, how="SIGKILL (out of memory)", cpu="1.25s")
+    scene.log("lost worker", at=31.0, slot=1, generation=1, how="SIGSEGV (core dumped)", cpu="0.50s")
     scene.log("stalled", at=31.5, slot=0, generation=1)
     scene.log("ended worker", at=32.0, slot=0, generation=1, how="SIGKILL")
     scene.log("gave up", generation=2, reason="the import did not end")
@@ -213,7 +213,7 @@ def test_history_is_learnt_from_what_is_said() -> None:
         Death(1, 1, "SIGSEGV (core dumped)", 31.0),
         Death(0, 1, "stalled", 31.5),
     )
-    assert told.slots == (Slot(0, 1, "SIGKILL", 32.0), Slot(1, 2, "SIGSEGV (core dumped)", 31.0))
+    assert told.slots == (Slot(0, 1, "SIGKILL", 32.0), Slot(1, 2, "SIGSEGV (core dumped)", 31.0, 1.75))
     assert [(each.name, each.address, each.backlog) for each in told.listeners] == [("web", "127.0.0.1:80", -1)]
 
 

@@ -158,6 +158,38 @@ def test_promtool_has_nothing_to_say_of_a_real_scrape(shop: Callable[..., Runnin
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+BURNS = """
+import time
+from launcher import Worker
+
+def main(worker: Worker):
+    while time.process_time() < 0.3:
+        pass
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+def test_what_a_worker_used_is_counted_though_nobody_looked(
+    start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """The kernel tells its parent when it ends, and so a new observer knows it too."""
+    app(BURNS)
+    running = start(*ANYWHERE, "app:main")
+    wait_until_served(running)
+    (first,) = running.workers()
+    os.kill(first, signal.SIGKILL)
+    line = running.wait_for(event="lost worker")
+    until(lambda: running.workers().keys() - {first}, "another one")
+    os.kill(observer_of(running), signal.SIGKILL)
+
+    def used() -> float:
+        return scrape(running, own=True).get(("prod_run_worker_cpu_seconds_total", (("slot", "0"),)), 0.0)
+
+    until(lambda: used() > 0.55, "both lives")
+    assert float(line["cpu"].removesuffix("s")) > 0.25
+
+
 def test_nothing_goes_back_over_crashes_reloads_and_a_killed_observer(
     shop: Callable[..., Running], tmp_path: Path
 ) -> None:
@@ -187,8 +219,6 @@ def test_nothing_goes_back_over_crashes_reloads_and_a_killed_observer(
     assert running.reload()["event"] == "rejected"
     settle(9)
     os.kill(observer_of(running), signal.SIGKILL)
-    # The next one knows only what those have used that live.
-    last = {one: value for one, value in last.items() if one[0] != "prod_run_worker_cpu_seconds_total"}
     settle(9)
     found = look()
 

@@ -76,7 +76,7 @@ def test_what_else_matters_stands_beside_the_sentence() -> None:
     cases = {
         "A reload is under way: generation 4 imports the app.": RELOADING,
         "The last reload was rejected: generation 3 goes on serving.": STALE,
-        "1 worker crashed in the last 10 min; the last one was worker 1, with SIGSEGV.": SHORT,
+        "1 crash in the last 10 min; the last was worker 1's, with SIGSEGV.": SHORT,
         "3 log lines could not be written and are gone.": SERVING._replace(lines=Lines(9, 6, 2, 1)),
         "A worker that ends cannot be replaced before the next reload.": SERVING._replace(generations=(lost,)),
     }
@@ -112,6 +112,30 @@ def test_reloads_crashes_generations_and_sockets() -> None:
     assert told.rows["generations"][1][:3] == ["3", "● serving", "2"]
     assert told.rows["sockets"][1] == ["web", "7", "127.0.0.1:80"]
     assert {"datetime": "2027-01-15T07:59:10.000Z", "title": "2027-01-15 07:59:10 UTC"} in told.all("time")
+
+
+def test_a_failed_reload_has_its_traceback() -> None:
+    """Folded up under its reason, which does not come twice; a reason that was cut is there in full."""
+    long = "x" * 400
+    failed = [Reload(4, "rejected", why, "SIGHUP", NOW - 50, 1.0, "Traceback\n  <here>") for why in ("KeyError", long)]
+    told = page(known(SERVING._replace(reloads=tuple(failed))), is_private=True)
+
+    assert told.rows["reloads"][2][-1] == "KeyErrorTraceback\n  <here>"
+    assert told.rows["reloads"][1][-1] == f"{'x' * 299}…{long}\n\nTraceback\n  <here>"
+    assert "Traceback" not in page(known(SERVING._replace(reloads=tuple(failed)))).raw
+
+
+def test_nothing_looks_well_when_nobody_is_ready() -> None:
+    """A generation that is committed does not serve by that alone; while it drains it is no news."""
+    assert page(known(DOWN)).rows["generations"][1][:3] == ["3", "■ no worker is ready", "0"]
+    assert page(known(STOPPING._replace(workers=()))).rows["generations"][1][1] == "● serving"
+
+
+def test_a_storm_of_crashes_is_not_made_smaller() -> None:
+    """Only so many are remembered."""
+    storm = SERVING._replace(deaths=tuple(Death(0, 3, "exit 1", NOW - n) for n in range(50, 0, -1)))
+
+    assert headline(known(storm)).notes[0].text.startswith("At least 50 crashes in the last 10 min; ")
 
 
 def test_checks_have_their_age_and_a_failed_one_stands_at_the_top() -> None:

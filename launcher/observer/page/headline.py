@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from launcher.observer.state import Generation, State
 
 RECENTLY = 600.0  # seconds
+REMEMBERED = 50  # crashes that the supervisor remembers
 UP = ("ready", "serving")
 LEAVING = ("draining", "dumping", "killed", "stuck")
 
@@ -151,8 +152,10 @@ def _of_deaths(known: Known) -> list[Note]:
     if not recent:
         return []
     last = recent[-1]
-    text = f"{count(len(recent), 'worker')} crashed in the last {words.span(RECENTLY)}"
-    return [Note(WARNING, f"{text}; the last one was worker {last.slot}, with {last.how}.", last.at)]
+    # Of one slot's worker that crashes ten times no ten workers crash; and no more than so many are remembered.
+    at_least = "at least " if len(recent) == len(known.state.deaths) >= REMEMBERED else ""
+    text = f"{at_least}{count(len(recent), 'crash', 'crashes')} in the last {words.span(RECENTLY)}"
+    return [Note(WARNING, f"{text[0].upper()}{text[1:]}; the last was worker {last.slot}'s, with {last.how}.", last.at)]
 
 
 def _of_lines(state: State) -> list[Note]:

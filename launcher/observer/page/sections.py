@@ -9,7 +9,7 @@ from __future__ import annotations
 from launcher.lean import NamedTuple
 from launcher.observer import probes
 from launcher.observer.page import sparkline, words
-from launcher.observer.page.headline import LEAVING, UP, finished
+from launcher.observer.page.headline import LEAVING, REMEMBERED, UP, finished, up
 from launcher.observer.page.markup import Markup, between, join, tag
 from launcher.observer.page.tables import MOST, Row, section, table
 from launcher.observer.page.words import BAD, BUSY, OK, QUIET, UNKNOWN, WARNING, ago, count, mark
@@ -152,6 +152,8 @@ def generations(seen: Seen) -> Markup:
     rows = []
     for each in reversed(seen.known.state.generations):
         level, text = _PHASES.get(each.phase, (QUIET, each.phase))
+        if each.phase == "committed" and not (up(seen.known.state, each.number) or seen.known.state.is_draining):
+            level, text = BAD, "no worker is ready"
         remarks = []
         if each.stale_since is not None:
             age = words.age(seen.clock.unix(each.stale_since), seen.known.time)
@@ -175,8 +177,7 @@ def reloads(seen: Seen) -> Markup:
     for each in reversed(state.reloads):
         level, text = _RESULTS.get(each.result, (QUIET, each.result))
         row = (ago(each.at, now), str(each.generation), mark(level, text), words.took(each.took), each.origin)
-        why = "\n\n".join(filter(None, (each.reason, each.detail)))
-        rows.append((*row, words.reason(why) if why else ""))
+        rows.append((*row, words.reason(each.reason, each.detail) if each.reason else ""))
     headings = ("When", "Generation", "Result", "Took", "Asked by", "Reason")
     sums = ", ".join(f"{number} {result}" for result, number in state.reloads_by_result)
     listed = table("reloads", headings, rows, "None so far.", kinds="   n w")
@@ -252,7 +253,8 @@ def _check(check: AppCheck, clock: words.Clock) -> Row:
         return check.name, mark(QUIET, "no result yet"), "", "", "", of, ""
     result = mark(OK, "ok") if check.is_good else _failed(not check.is_required)
     why = "" if check.is_good else join(check.reason, ": " if check.details else "", words.shorten(check.details, 300))
-    return check.name, result, ago(clock.unix(check.at), clock.time), words.took(check.took), str(check.slot), of, why
+    took = words.took(check.took) if check.took else "under 1 ms"  # it comes in whole milliseconds
+    return check.name, result, ago(clock.unix(check.at), clock.time), took, str(check.slot), of, why
 
 
 # ── at a glance ─────────────────────────────────────────────────────────────────────────────────
@@ -269,7 +271,7 @@ def glance(seen: Seen) -> Markup:
     last = state.reloads[-1] if state.reloads else None
     hour = sum(each.at > now - _SCALES[0] for each in state.deaths)
     tiles: list[tuple[str, str]] = [
-        ("Crashes, last hour", f"{hour}+" if hour == len(state.deaths) >= 50 else str(hour)),  # noqa: PLR2004
+        ("Crashes, last hour", f"{hour}+" if hour == len(state.deaths) >= REMEMBERED else str(hour)),
         (
             "Last reload" if len(state.reloads) > 1 else "Start",
             join(last.result, ", ", ago(last.at, now)) if last else UNKNOWN,

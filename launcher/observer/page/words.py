@@ -109,9 +109,11 @@ def first_line(text: str) -> tuple[str, str]:
     return first, rest
 
 
-def reason(text: str, most: int = 300) -> Markup:
-    """Show somebody else's words: the first line at once, what follows when asked for."""
+def reason(text: str, detail: str = "", most: int = 300) -> Markup:
+    """Show somebody else's words: the first line at once, what follows, and all else, when asked for."""
     first, rest = first_line(text)
-    if not rest and len(first) <= most:
+    is_all = not rest and len(first) <= most
+    if is_all and not detail:
         return escape(first)
-    return tag("details", tag("summary", shorten(first, most)), tag("pre", text.strip("\n"), tabindex="0"))
+    whole = "\n\n".join(filter(None, ("" if is_all else text.strip("\n"), detail)))
+    return tag("details", tag("summary", shorten(first, most)), tag("pre", whole, tabindex="0"))

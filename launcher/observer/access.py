@@ -68,7 +68,7 @@ def is_number(host: str) -> bool:
     if colon and not port.isdecimal():
         return False
     parts = name.split(".")
-    is_ipv4 = len(parts) == 4 and all(part.isdecimal() and int(part) <= _BYTE for part in parts)  # noqa: PLR2004
+    is_ipv4 = len(parts) == 4 and all(part.isdecimal() and len(part) < 4 and int(part) <= _BYTE for part in parts)  # noqa: PLR2004
     return is_ipv4 or name.lower() == "localhost"
 
 

@@ -7,6 +7,7 @@ of its lines, and the last words of the dead.  Must never wait.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -62,7 +63,14 @@ class Sources:
         return self._poll.fileno()
 
     def add(self, message: protocol.Message, descriptors: list[int]) -> None:
-        """Read a process's pipes from now on."""
+        """
+        Read a process's pipes from now on.
+
+        Raises:
+            OSError: there was no descriptor left for them (unix(7): the kernel throws away what does not fit).
+        """
+        if len(descriptors) < len(message.texts("streams")):
+            raise OSError(errno.EMFILE, "no descriptors left for the pipes of another process; raise the limit")
         source = Source(self._app, message.number("generation"), message.number("pid"))
         writer = self._writers[message.number("ticket")] = _Writer(_with(source, message))
         for stream, fd in zip(message.texts("streams"), descriptors, strict=True):

@@ -22,6 +22,7 @@ MOST = 512 * 1024  # bytes, with what an entry costs itself
 USUAL = 200  # lines
 _OVERHEAD = 250  # bytes of an entry with its values
 _DIGITS = 6
+_PLACES = 18  # digits of a position: int() of a text of thousands raises
 _LEVELS = {severity: level for level, severity in SEVERITIES.items()}
 
 
@@ -88,7 +89,8 @@ class Tail:
     def _begin(self, position: str) -> tuple[int, int]:
         """Say after how many lines to begin, and how many of those after it are gone."""
         life, _, text = position.partition(".")
-        since = int(text) if life == str(self._life) and text.isdecimal() and text.isascii() else 0
+        is_ours = life == str(self._life) and text.isdecimal() and text.isascii() and len(text) <= _PLACES
+        since = int(text) if is_ours else 0
         # An entry's lines are all there or all gone; an empty ring has lost nothing that it ever had.
         oldest = self._end - sum(entry.lines.count(b"\n") for entry in self._entries)
         return since, max(oldest - since, 0) if position else 0

@@ -202,6 +202,7 @@ def test_with_the_token_everything_is_seen() -> None:
         ("evil.example", False),
         ("1.2.3.4.evil.example", False),
         ("1.2.3.444", False),
+        (f"1.2.3.{'4' * 5000}", False),
         ("1.2.3", False),
         ("[evil]", False),
         ("[::1]evil", False),

@@ -52,6 +52,14 @@ class World:
         self.taken += lines
 
 
+def test_pipes_for_which_there_is_no_descriptor_are_an_error_of_the_systems() -> None:
+    """The kernel throws them away, and the message comes all the same: the loop ends with a sentence, no traceback."""
+    message = protocol.encode("capture", ticket=1, streams=("stdout", "stderr"), generation=1, pid=7, mark="")
+
+    with pytest.raises(OSError, match="no descriptors left"):
+        World().sources.add(protocol.decode(message), [])
+
+
 @pytest.fixture
 def world() -> Iterator[World]:
     """Have one, and leave nothing open."""

@@ -56,7 +56,7 @@ def test_a_position_leads_to_what_came_after_it() -> None:
     assert found(ring, f"since={position}") == list(map(str, range(500)))
 
 
-@pytest.mark.parametrize("position", ["2.1", "nonsense", "1.-5", "1.²"])
+@pytest.mark.parametrize("position", ["2.1", "nonsense", "1.-5", "1.²", f"1.{'9' * 5000}"])
 def test_a_position_of_another_observer_leads_to_the_beginning(position: str) -> None:
     """Its counts mean nothing here."""
     assert found(added(Tail(LOGFMT, 1), "a", "b"), f"since={position}") == ["a", "b"]

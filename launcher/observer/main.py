@@ -37,6 +37,7 @@ ANSWER_EVERY = 0.5  # seconds: questions come as fast as they are answered
 FLUSH = 1.8  # seconds at the end; the supervisor waits for two
 AT_ONCE = 64  # messages in one turn
 LARGEST = 1024 * 1024  # bytes that the work on one piece may need
+_SOME = 8  # descriptors
 
 
 def main() -> NoReturn:
@@ -44,6 +45,7 @@ def main() -> NoReturn:
     try:
         _watch()
     except OSError as error:
+        os.closerange(CHANNEL, CHANNEL + _SOME)  # the sentence needs two, and all are given up anyway
         stdout.try_to_write(2, f"prod-run: the observer ends: {error.strerror}\n".encode())
         os._exit(71)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import resource
 import signal
 import socket
 import time
@@ -204,4 +206,20 @@ def test_neither_garbage_nor_crowds_are_noticed_by_the_supervisor(running: Runni
     assert after == woken
     for client in (*idle, *slow):
         client.close()
+    assert running.stop() == 0
+
+
+def test_without_descriptors_for_another_workers_pipes_it_begins_anew_with_a_sentence(running: Running) -> None:
+    """A limit that is too low costs this observer and no line; until then nobody else notices."""
+    observer = observer_of(running)
+    taken = {int(name) for name in os.listdir(f"/proc/{observer}/fd")}
+    least = next(number for number in itertools.count() if number not in taken)
+    resource.prlimit(observer, resource.RLIMIT_NOFILE, (least, least))
+    with socket.create_connection(running.address("introspect")):  # cannot be accepted
+        running.send(signal.SIGTTIN)
+        running.wait_for("the observer ends: no descriptors left for the pipes of another process")
+
+    running.wait_for(event="lost the observer")
+    until(lambda: observer_of(running) != observer, "another one")
+    until(lambda: codes(running) == (200, 200, 200), "answers")
     assert running.stop() == 0

@@ -29,6 +29,8 @@ MOST_CLIENTS = 64  # the oldest that has asked nothing yet makes room
 BACKLOG = 1024  # a client with a time limit is refused when this is full (connect(2): EAGAIN)
 MOST_WORKERS = 10_000
 REMEMBERED = 500  # records that `events` begins with
+MOST_DETAIL = 4000  # characters of a traceback
+DETAILED = 10  # the last of them, with tracebacks: all together have to fit into a socket's buffer
 PACK = 16 * 1024  # bytes of rows in one datagram, before they are escaped
 RESULTS = {
     "committed": Exit.DONE,
@@ -119,7 +121,10 @@ class Control:
 
     def tell(self, record: Record) -> None:
         """Pass a record on to those who follow, and a result to those who wait for it."""
+        record = record._replace(detail=protocol.shorten(record.detail, MOST_DETAIL))
         self._records.append(record)
+        if len(self._records) > DETAILED and self._records[-DETAILED - 1].detail:
+            self._records[-DETAILED - 1] = self._records[-DETAILED - 1]._replace(detail="")
         if len(self._records) > REMEMBERED + REMEMBERED // 5:
             del self._records[:-REMEMBERED]
         result = RESULTS.get(record.event)
@@ -289,7 +294,7 @@ def _uid_behind(sock: socket.socket) -> int:
 def _row(record: Record) -> bytes:
     fields = (("time", f"{record.time:.3f}"), ("level", record.level), *record.fields)
     if record.detail:
-        fields = (*fields, ("detail", protocol.shorten(record.detail, 4000)))
+        fields = (*fields, ("detail", record.detail))
     return protocol.encode("row", kind=record.event, facts=_facts(fields))
 
 

@@ -35,9 +35,12 @@ class Terminal:
     def __init__(self, argv: list[str], folder: Path) -> None:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            environ = {"PATH": os.environ["PATH"], "PS1": "$ ", "TERM": "dumb", "LC_ALL": "C", "HOME": str(folder)}
-            os.chdir(folder)
-            os.execvpe(argv[0], argv, environ)
+            try:
+                environ = {"PATH": os.environ["PATH"], "PS1": "$ ", "TERM": "dumb", "LC_ALL": "C", "HOME": str(folder)}
+                os.chdir(folder)
+                os.execvpe(argv[0], argv, environ)
+            finally:
+                os._exit(127)  # else it would go on as a second pytest
         self.shown = ""
         self.exit_code: int | None = None
 

@@ -187,7 +187,7 @@ class Aggregate:
         try:
             content = {} if _is_of_the_living(kind) else _content(path)
         except BadFileError:
-            content = {}  # it was killed before there was anything to be had
+            content = {}  # nothing can be had of it
         if _is_of_a_zygote(kind, _parts(name)[1]):
             content = {key: pair for key, pair in content.items() if pair[0]}
         if not content:

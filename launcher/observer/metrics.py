@@ -181,7 +181,7 @@ FAMILIES = (
            lambda s, _: _one(s.lines.lost)),
     Family("metrics_files", "gauge", "Files in which the app's processes keep their metrics.", (),
            lambda _, m: _one(m.files)),
-    Family("metrics_files_skipped", "counter", "Files that were empty, torn or garbage when a scrape read them.", (),
+    Family("metrics_files_skipped", "counter", "Files that were torn or garbage when a scrape read them.", (),
            lambda _, m: _one(m.skipped)),
     Family("metrics_free_bytes", "gauge",
            "Room where the app's metrics are; a new series that finds none is not counted until there is some.", (),

@@ -29,7 +29,7 @@ _pair = struct.Struct("dd")
 
 
 class BadFileError(ValueError):
-    """A file is empty, torn or garbage."""
+    """A file is torn or garbage."""
 
 
 class Entry(NamedTuple):
@@ -94,17 +94,22 @@ def read(path: str, used: int) -> bytes:
     """
     Read what is used of a file; `used` is how much that was the last time.
 
+    A file without a value, which its process is making or was killed while it did, is read as one without entries:
+    empty, or nothing but zeros.
+
     Raises:
         OSError: it cannot be read.
-        BadFileError: it is empty, still being made, or garbage.
+        BadFileError: it is torn, or garbage.
     """
     # A name may stand for anything by now: a pipe would have us wait.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         data = os.pread(fd, used + _GROWTH, 0)
         used = int.from_bytes(data[:4], sys.byteorder, signed=True)
+        if used == 0 and not any(data):
+            return bytes(FIRST)  # the first byte that its process writes is that of the number
         if not FIRST <= used <= LARGEST or used % 8:
-            message = "nothing is in it" if used == 0 else "the number of used bytes is impossible"
+            message = "the number of used bytes is impossible"
             raise BadFileError(message)
         if used > len(data):
             data += os.pread(fd, used - len(data), len(data))

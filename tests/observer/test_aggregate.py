@@ -155,8 +155,7 @@ def entry(text: bytes) -> bytes:
 
 
 BAD_FILES = {
-    "empty": b"",
-    "not counted yet": bytes(65536),
+    "not counted": bytes(8) + entry(b"[]"),
     "cut": struct.pack("ii", 4096, 0),
     "negative": struct.pack("ii", -8, 0) + bytes(64),
     "uneven": struct.pack("ii", 13, 0) + bytes(64),
@@ -189,6 +188,22 @@ def test_a_bad_file_is_skipped_and_counted(name: str, bad: bytes, tmp_path: Path
     good_file(tmp_path).rename(tmp_path / "counter_w2.db")
     assert samples(scrape(aggregate)) == {("good_total", ()): 3.0}
     assert aggregate.skipped == 0
+
+
+@pytest.mark.parametrize("made", [b"", bytes(3), bytes(4096), bytes(2**20)])
+@pytest.mark.parametrize("name", ["counter_w1.db", "gauge_livesum_w1.db", f"counter_z1.{2**22 + 1}.db"])
+def test_a_file_without_a_value_yet_is_no_bad_one(name: str, made: bytes, tmp_path: Path) -> None:
+    """Its process is making it, or was killed while it did: there is nothing to skip, now or ever."""
+    good_file(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(made)
+    aggregate = Aggregate(str(tmp_path))
+
+    assert [samples(scrape(aggregate)) for _ in range(2)] == [{("good_total", ()): 3.0}] * 2
+    assert aggregate.skipped_total == 0
+    assert path.exists() == ("z1" not in name)  # whose process is gone for good
+    write(tmp_path, "whole", {key("good", "good_total"): (4.0, 0.0)}).rename(tmp_path / "counter_w1.db")
+    assert samples(scrape(aggregate)) == {("good_total", ()): 7.0}
 
 
 def test_what_is_no_file_of_values_is_not_waited_for(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_want_of_room_is_said_once_until_there_was_enough(tmp_path: Path, monkey
 
 def test_what_was_skipped_is_counted_over_the_observers_lives(tmp_path: Path) -> None:
     """The count is in the page that outlives an observer."""
-    (tmp_path / "counter_w0.db").touch()
+    (tmp_path / "counter_w0.db").write_text("garbage")
     first = Subject(str(tmp_path))
     second = Subject(str(tmp_path))
     second.counters = second.scraper._counters = first.counters

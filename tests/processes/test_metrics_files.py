@@ -187,6 +187,32 @@ def test_kills_in_the_middle_of_writing_break_no_scrape_and_lose_no_count(
     assert aggregate.skipped_total == 0
 
 
+KILLS = {
+    "empty": "os.posix_fallocate = lambda *_: os.kill(os.getpid(), 9)",
+    "zeros": "make = os.posix_fallocate; os.posix_fallocate = lambda *a: (make(*a), os.kill(os.getpid(), 9))",
+}
+
+
+@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS.keys())
+def test_a_kill_while_a_file_is_made_leaves_no_bad_one(
+    zygotes: Callable[..., Zygote], tmp_path: Path, kill: str
+) -> None:
+    """Nothing is skipped while nobody has the place; who takes it makes the file whole."""
+    zygote = zygotes()
+    aggregate = Aggregate(str(tmp_path))
+    zygote.order(0, f"{kill}; busy.inc()")
+    assert zygote.line() == "ended -9"
+    zygote.order(0, f"{kill}; requests.labels('1').inc()")
+    assert zygote.line() == "ended -9"
+    assert "counter_w0.db" in os.listdir(tmp_path)
+    before = [samples(scrape(aggregate)) for _ in range(2)]
+    zygote.run(0, LIFE)
+    after = samples(scrape(aggregate))
+
+    assert [total(found, "requests_total") for found in (*before, after)] == [0.0, 0.0, 5.0]
+    assert (after["busy", ()], aggregate.skipped_total) == (1.0, 0)
+
+
 FORKING = """
 import multiprocessing, subprocess
 LIFE

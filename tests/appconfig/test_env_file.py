@@ -93,7 +93,7 @@ PIECES = strategies.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(strategies.lists(PIECES, max_size=25).map("".join))
 def test_it_agrees_with_python_dotenv(text: str) -> None:
     """Where python-dotenv finds a value this finds it too, and where it passes over a line there is a problem."""

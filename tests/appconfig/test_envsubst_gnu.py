@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, settings, strategies
 
 from launcher.appconfig import envsubst_filter
 
@@ -99,7 +99,7 @@ def test_a_corpus_comes_out_the_same(shell_format: bytes | None) -> None:
 
 
 @needs_gnu
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(text=texts, shell_format=formats)
 def test_any_text_comes_out_the_same(text: bytes, shell_format: bytes | None) -> None:
     """What nobody thought of."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies
+from hypothesis import given, settings, strategies
 
 from launcher.appconfig import envsubst
 
@@ -47,7 +47,7 @@ def strict(template: bytes) -> bytes | None:
 
 
 @needs_sh
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(templates)
 def test_any_template_is_filled_as_a_shell_would(template: bytes) -> None:
     """Set, empty and unset; nested; assigned; required."""

@@ -55,7 +55,7 @@ def test_each_form_is_hidden(value: str, form: str) -> None:
     assert Redactor({"APP_DB_PASSWORD": value}).mask(text) == "zz<secret APP_DB_PASSWORD>zz"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(strategies.lists(secrets, min_size=1, max_size=4), strategies.data())
 def test_no_canary_survives(values: list[str], data: strategies.DataObject) -> None:
     """Of several values, which may begin alike or overlap, none is left in a text made of their forms."""

@@ -226,7 +226,7 @@ def test_a_slow_reader_gets_every_line_whole_and_in_order(
         max_size=40,
     ),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_every_gap_is_told_where_it_is(kind: str, steps: list[tuple[str, int, int]]) -> None:
     """Whatever is written and read in whatever order: whole lines, in order, each gap with its exact number."""
     pair = Pair(kind)

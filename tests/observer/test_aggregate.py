@@ -115,7 +115,8 @@ def histories(draw: strategies.DrawFn) -> list[dict[str, dict[str, tuple[float, 
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture],
 )
 @given(history=histories())
 def test_what_comes_out_is_what_prometheus_client_makes_of_it(

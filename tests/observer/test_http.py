@@ -136,7 +136,7 @@ PIECES = st.sampled_from([*WORDS.split(b"|"), *HEADERS.split(b"|")])
 NOISE = st.lists(PIECES | st.binary(max_size=8), max_size=40).map(b"".join)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(NOISE)
 def test_whatever_comes_is_a_request_a_refusal_or_not_complete(data: bytes) -> None:
     """Nothing else ever happens, and never more is taken than came."""
@@ -150,7 +150,7 @@ def test_whatever_comes_is_a_request_a_refusal_or_not_complete(data: bytes) -> N
     assert (request is None) == (length == 0)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(NOISE, st.sampled_from([b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET /a?b HTTP/1.1\r\nHost: x\r\nX: y", b""]))
 def test_what_is_taken_another_parser_reads_in_the_same_way(noise: bytes, before: bytes) -> None:
     """h11 is the other one: it is stricter in places, but it must never see another request in the same bytes."""

@@ -315,7 +315,9 @@ WORDS = [GET % 1, GET % 2, b"HEAD /3 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/
 WORDS += [b"POST /4 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nGET /", b"x" * 5000, b"Host: y\r\n"]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+)
 @given(
     words=st.lists(st.sampled_from(WORDS) | st.binary(max_size=9), min_size=1, max_size=8),
     cuts=st.sets(st.integers(1, 200), max_size=6),

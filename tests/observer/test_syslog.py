@@ -263,7 +263,7 @@ def test_one_call_has_an_end(world: World, path: Path, monkeypatch: pytest.Monke
     assert len(sent) == world.sink.passed == 5000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(("write", "read", "turn", "away", "tick")), st.integers(1, 40)), max_size=40))
 def test_whatever_happens_every_message_is_received_or_announced(
     tmp_path_factory: pytest.TempPathFactory, script: list[tuple[str, int]]

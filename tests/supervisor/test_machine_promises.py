@@ -404,6 +404,6 @@ class Supervision(RuleBasedStateMachine):
 
 
 TestPromises = Supervision.TestCase
-if settings.get_current_profile_name() == "default":
+if settings.get_current_profile_name() == "usual":
     usual = settings.get_profile("supervisor")
     TestPromises.settings = settings(usual, max_examples=EXAMPLES, stateful_step_count=STEPS)

@@ -63,6 +63,7 @@ class Load:
     def __init__(self, address: tuple[str, int], clients: int = CLIENTS) -> None:
         self.clients = clients
         self.requests: list[Request] = []
+        self._is_over = False  # no answer can come any more
         self._news = threading.Condition()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.processes.load", address[0], str(address[1]), str(clients)],
@@ -90,7 +91,7 @@ class Load:
         """Wait until the requests that are answered from now on make `fact` true."""
         begin = self.mark()
         with self._news:
-            is_true = self._news.wait_for(lambda: fact(self.requests[begin:]) or self._is_over(), LIMIT)
+            is_true = self._news.wait_for(lambda: fact(self.requests[begin:]) or self._is_over, LIMIT)
         if not is_true or not fact(self.requests[begin:]):
             message = f"not seen by the clients: {what}; the last: {self.requests[-self.clients :]}"
             raise AssertionError(message)
@@ -112,15 +113,15 @@ class Load:
                 stream.close()  # type: ignore[union-attr]
 
     def _read(self) -> None:
-        for line in self._process.stdout or ():
+        try:
+            for line in self._process.stdout or ():
+                with self._news:
+                    self.requests.append(Request(*json.loads(line)))
+                    self._news.notify_all()
+        finally:
             with self._news:
-                self.requests.append(Request(*json.loads(line)))
+                self._is_over = True
                 self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
-
-    def _is_over(self) -> bool:
-        return not self._reader.is_alive() or self._process.poll() is not None
 
 
 # ── the clients' side ───────────────────────────────────────────────────────────────────────────────

@@ -66,6 +66,7 @@ class Running:
             **options,  # type: ignore[call-overload]
         )
         self.lines: list[Line] = []
+        self._is_over = False  # nobody can say anything any more
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -90,7 +91,7 @@ class Running:
 
         with self._news:
             found = self._news.wait_for(
-                lambda: next((line for line in self.lines[since:] if is_it(line)), None) or self._is_over(), LIMIT
+                lambda: next((line for line in self.lines[since:] if is_it(line)), None) or self._is_over, LIMIT
             )
             line = next((line for line in self.lines[since:] if is_it(line)), None)
         if line is None:
@@ -105,7 +106,7 @@ class Running:
         What an app prints comes by another way than prod-run's own events, so it may follow the event it caused.
         """
         with self._news:
-            self._news.wait_for(lambda: self.text().count(what) >= expected or self._is_over(), LIMIT)
+            self._news.wait_for(lambda: self.text().count(what) >= expected or self._is_over, LIMIT)
         return self.text().count(what)
 
     def mark(self) -> int:
@@ -192,15 +193,16 @@ class Running:
         stream = self.process.stdout
         if stream is None:
             return
-        for raw in stream:
+        try:
+            for raw in stream:
+                with self._news:
+                    self.lines.append(Line.parse(raw.decode("utf-8", "backslashreplace").rstrip("\n")))
+                    self._news.notify_all()
+        finally:
             with self._news:
-                self.lines.append(Line.parse(raw.decode("utf-8", "backslashreplace").rstrip("\n")))
+                # Not when the process is over: what it said last may not have been read by then.
+                self._is_over = True
                 self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
-
-    def _is_over(self) -> bool:
-        return not self._reader.is_alive() or self.process.poll() is not None
 
 
 def until(fact: Callable[[], object], what: str, limit: float = LIMIT) -> None:

@@ -102,10 +102,11 @@ def test_nothing_starts_with_a_bad_configuration(start: Callable[..., Running], 
 def test_a_reload_is_a_transaction_as_far_as_it_can_be(start: Callable[..., Running], ctl: Ctl, tmp_path: Path) -> None:
     """A bad env file rejects it and the copies never notice; a good one brings new copies."""
     (tmp_path / "a.env").write_text("GREETING=one\n")
-    script = "echo $GREETING; trap 'echo told; exit' TERM; while :; do sleep 0.1; done"
+    script = "trap 'echo told; exit' TERM; echo $GREETING; while :; do sleep 0.1; done"
     running = start("--env-file", "a.env", "-w", 2, "--", "sh", "-c", script)
 
     until(lambda: "serving 2/2" in ctl("health").stdout, "both copies")
+    assert running.count("one", 2) == 2
     (tmp_path / "a.env").write_text("no pair\n")
     refused = ctl("reload", "--wait")
     assert refused.returncode == 1
@@ -115,7 +116,7 @@ def test_a_reload_is_a_transaction_as_far_as_it_can_be(start: Callable[..., Runn
     assert ctl("reload", "--wait").returncode == 0
     until(lambda: running.text().splitlines().count("told") == 2, "the old copies are told")
 
-    assert running.text().splitlines().count("two") == 2
+    assert running.count("two", 2) == 2
     running.send(signal.SIGTERM)
     assert running.wait() == 0
     assert not [pid for pid, parent, _ in processes() if parent == running.pid]

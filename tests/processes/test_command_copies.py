@@ -25,6 +25,7 @@ def test_copies_are_counted_scaled_and_reloaded(start: Callable[..., Running], c
     script = "trap 'echo told $$; exit' TERM; echo there $$; while :; do sleep 0.1; done"
     running = start("-w", 2, "--", "sh", "-c", script)
     until(lambda: is_serving(ctl, "serving 2/2"), "two copies")
+    assert running.count("there", 2) == 2
     first = [line["text"].split()[1] for line in running.lines if "there" in line["text"]]
     assert ctl("reload", "--wait").returncode == 0
     until(lambda: {pid for pid in first if f"told {pid}" in running.text()} == set(first), "both are told")

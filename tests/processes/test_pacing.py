@@ -104,7 +104,7 @@ def test_without_preload_a_failed_respawn_touches_nothing_else(
 
     assert "slot 0" in answer
     assert before.keys() & running.workers().keys() == {pid for pid, slot in before.items() if slot == 0}
-    assert "half deployed" in running.text()
+    running.wait_for("half deployed")
     assert running.stop() == 0
 
 

@@ -50,6 +50,8 @@ def test_old_workers_are_replaced_one_at_a_time(start: Callable[..., Running], h
     running.wait_for(event="committed")
     before = set(running.workers())
     until(lambda: not before & set(running.workers()), "both replaced")
+    for pid in before:
+        running.wait_for(event="ended worker", pid=pid)
 
     events = [line for line in running.lines if line.get("event") in ("recycling", "ended worker", "lost worker")]
     assert {line["event"] for line in events} == {"recycling", "ended worker"}

@@ -117,11 +117,10 @@ def test_a_target_without_a_worker_is_ready_once_it_has_lived_a_second(
     """It is entered, commits its generation a second later, and SIGTERM ends it with its finally blocks."""
     app(WITHOUT_A_WORKER[how])
     running = start("app:App.main" if how == "nested" else "app:main")
-    running.wait_for("entered")
-    entered = running.mark()
+    entered = running.wait_for("entered")
     committed = running.wait_for(event="committed")
 
-    assert running.lines.index(committed) >= entered
+    assert running.lines.index(committed) > running.lines.index(entered)
     assert float(committed["after"].rstrip("s")) >= 1.0
     assert running.stop() == 0
     assert running.wait_for(event="ended worker")["how"] == "exit 0"

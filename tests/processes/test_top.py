@@ -226,7 +226,7 @@ def test_logs_are_the_last_lines_of_all_or_of_one(running: Running, tmp_path: Pa
     everything, of_one = ctl(tmp_path, "logs"), ctl(tmp_path, "logs", "1")
 
     assert everything.returncode == 0
-    assert len(everything.stdout.splitlines()) == len(running.text().splitlines())
+    until(lambda: len(everything.stdout.splitlines()) == len(running.lines), "here they come later than there")
     assert "event=committed" in everything.stdout
     assert [line.rpartition("message=")[2] for line in of_one.stdout.splitlines()] == ['"one-1"', '"two-1"']
 

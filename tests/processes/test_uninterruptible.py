@@ -66,6 +66,7 @@ def test_a_worker_in_state_d_is_said_to_be_and_replaced(begin: Callable[..., Run
     # The child has the title of its parent, until it is ended with the rest of the dead worker's group.
     until(lambda: len(running.workers().keys() - before.keys() - {child}) == 1, "a successor")
     until(lambda: not is_alive(child) and not is_alive(pid), "the end of both")
+    running.wait_for(event="ended worker", pid=pid)
     said = {line["event"] for line in running.lines if line.get("pid") == str(pid)}
 
     assert "gave no heartbeat within --stall-timeout 1s" in stalled["reason"]

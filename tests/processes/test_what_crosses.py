@@ -208,6 +208,7 @@ def main(worker: Worker):
 """)
     running = start("-w", 2, "app:main")
     running.wait_for(event="committed", workers="2/2")
+    assert running.count("address @", 2) == 2
     addresses = {line["text"] for line in running.lines if line["text"].startswith("address")}
     running.send(signal.SIGUSR1)
 

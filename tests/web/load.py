@@ -47,6 +47,7 @@ class Load:
         self.answers: collections.Counter[str] = collections.Counter()
         self.failures: list[Failure] = []
         self.worst: dict[str, float] = {}  # seconds that an answer took, by kind; whoever looks may clear it
+        self._is_over = False  # no answer can come any more
         self._news = threading.Condition()
         words = [kind for kind, number in kinds.items() for _ in range(number)]
         self._process = subprocess.Popen(
@@ -65,11 +66,11 @@ class Load:
         wanted = {kind: self.answers[kind] + rounds for kind in self._kinds}
         with self._news:
             is_true = self._news.wait_for(
-                lambda: all(self.answers[kind] >= n for kind, n in wanted.items()) or not self._reader.is_alive(),
+                lambda: all(self.answers[kind] >= n for kind, n in wanted.items()) or self._is_over,
                 LIMIT,
             )
         assert is_true, f"the clients wait: {self.answers}, wanted {wanted}, {self.failures}"
-        assert self._reader.is_alive(), "the clients ended"
+        assert not self._is_over, "the clients ended"
 
     def finish(self) -> list[Failure]:
         """Let every client finish the request that it has begun, and return all failures."""
@@ -82,20 +83,26 @@ class Load:
     def close(self) -> None:
         """End the clients, whatever they are doing."""
         self._process.kill()
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self._process.communicate()
+        self._process.wait(LIMIT)
+        self._reader.join(LIMIT)  # who alone reads what they say
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()  # type: ignore[union-attr]
 
     def _read(self) -> None:
-        for line in self._process.stdout or ():
-            kind, at, took, reason, port = json.loads(line)
+        try:
+            for line in self._process.stdout or ():
+                kind, at, took, reason, port = json.loads(line)
+                with self._news:
+                    self.answers[kind] += not reason
+                    self.worst[kind] = max(took, self.worst.get(kind, 0.0))
+                    if reason:
+                        self.failures.append(Failure(kind, at, reason, port))
+                    self._news.notify_all()
+        finally:
             with self._news:
-                self.answers[kind] += not reason
-                self.worst[kind] = max(took, self.worst.get(kind, 0.0))
-                if reason:
-                    self.failures.append(Failure(kind, at, reason, port))
+                self._is_over = True
                 self._news.notify_all()
-        with self._news:
-            self._news.notify_all()
 
 
 # ── the clients' side ───────────────────────────────────────────────────────────────────────────────

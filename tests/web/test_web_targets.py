@@ -227,7 +227,7 @@ def test_a_factory_makes_the_application_once(start: Callable[..., Running], app
     running.wait_for(event="committed")
 
     assert "version 1" in running.ask()
-    assert running.text().count("made") == 1
+    assert running.count("made", 1) == 1
     assert running.stop() == 0
 
 

@@ -271,9 +271,10 @@ def environ(pid: int) -> dict[str, str]:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """Return the open descriptors of a process and what they are: `pipe:[1234]`, `/dev/null`."""
+    """Return the open descriptors of a process and what they are: `pipe:[1234]`, `/dev/null`; none if it is over."""
     found = {}
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
     return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.processes.running import LIMIT, PROD_RUN, NotSeenError, descendants, until
+from tests.processes.running import LIMIT, PROD_RUN, NotSeenError, descendants, status, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,9 +227,11 @@ def test_who_is_suspended_by_a_signal_is_resumed_at_once(shell: Terminal) -> Non
     """One `fg` is enough: the command's stop, which was ours, is not followed by another one."""
     shell.type("run sh command\n")
     shell.see("group ")
-    (supervisor,) = descendants(shell.pid)[:1]
+    supervisor, command = descendants(shell.pid)
     os.kill(supervisor, signal.SIGTSTP)
     shell.see("Stopped")
+    # Until it has got the signal, a reader of the terminal takes what is typed, though it is in no foreground any more.
+    until(lambda: status(command)["State"].startswith("T"), "the command stops")
     shell.type("fg\n")
     shell.type("hello\n")
     shell.see("read <hello>")

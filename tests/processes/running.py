@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LIMIT = 60.0  # seconds: generous, since these machines stall
+GRACE = 1.0  # seconds for what ends by itself with the processes that were killed
 PROD_RUN = Path(sys.executable).with_name("prod-run")
 
 
@@ -185,9 +186,19 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(LIMIT)
-        self._reader.join(LIMIT)
+        self._reader.join(GRACE)
+        until(lambda: not self._reader.is_alive() or self._kill_who_could_speak(), "the end of the output")
         if self.process.stdout:
             self.process.stdout.close()
+
+    def _kill_who_could_speak(self) -> None:
+        """End those that have left the tree and kept the pipe: to close it here would wait for them, for ever."""
+        assert self.process.stdout
+        pipe = os.readlink(f"/proc/self/fd/{self.process.stdout.fileno()}")
+        for pid, _, _ in processes():
+            with contextlib.suppress(OSError):
+                if pid != os.getpid() and pipe in descriptors(pid).values():
+                    os.kill(pid, signal.SIGKILL)
 
     def _read(self) -> None:
         stream = self.process.stdout

@@ -48,6 +48,12 @@ def test_a_template_is_rendered_before_the_command(start: Callable[..., Running]
     assert f"{tmp_path}/web.conf" in running.text()
 
 
+def sleeping(running: Running) -> int:
+    """Wait until a command has become what it is, and return its PID."""
+    until(lambda: any(title(pid).startswith("sleep") for pid in children_of(running.pid)), "the command")
+    return next(pid for pid in children_of(running.pid) if title(pid).startswith("sleep"))
+
+
 def test_a_declared_secret_is_not_in_a_commands_environment(
     start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -57,14 +63,9 @@ def test_a_declared_secret_is_not_in_a_commands_environment(
     (tmp_path / "secrets" / "shop_password").write_text(CANARY)
     flags = ("--config", "config:Config", "--secrets-dir", "secrets")
     environment = {"SHOP_PORT": "8000", "SPT_NOENV": "1"}
-    plain = start(*flags, "--", "sh", "-c", "echo there; exec sleep 1000", env=environment)
-    plain.wait_for("there")
-    exported = start(
-        *flags, "--export-secret", "SHOP_PASSWORD", "--", "sh", "-c", "echo there; exec sleep 1000", env=environment
-    )
-    exported.wait_for("there")
-    (without,) = [pid for pid in children_of(plain.pid) if title(pid).startswith("sleep")]
-    (having,) = [pid for pid in children_of(exported.pid) if title(pid).startswith("sleep")]
+    plain = start(*flags, "--", "sh", "-c", "exec sleep 1000", env=environment)
+    exported = start(*flags, "--export-secret", "SHOP_PASSWORD", "--", "sh", "-c", "exec sleep 1000", env=environment)
+    without, having = sleeping(plain), sleeping(exported)
 
     assert "SHOP_PASSWORD" not in environ(without)
     assert environ(having)["SHOP_PASSWORD"] == CANARY

@@ -135,13 +135,15 @@ def test_a_command_that_cannot_run_twice_is_reloaded(start: Callable[..., Runnin
 
 def test_signals_go_to_every_copy(start: Callable[..., Running], ctl: Ctl) -> None:
     """HUP is the command's, not a reload; TERM is rewritten for a reload too."""
-    script = "trap 'echo hup' HUP; trap 'echo quit; exit' QUIT; trap 'echo term' TERM; while :; do sleep 0.1; done"
+    script = "trap 'echo hup' HUP; trap 'echo quit; exit' QUIT; trap 'echo term' TERM; echo there; while :; do sleep 0.1; done"
     running = start("-w", 2, "--rewrite", "TERM:QUIT", "--", "sh", "-c", script)
     until(lambda: is_serving(ctl, "serving 2/2"), "both")
+    assert running.count("there", 2) == 2
     running.send(signal.SIGHUP)
     until(lambda: running.text().count("hup") == 2, "both got it")
     assert ctl("reload", "--wait").returncode == 0
     until(lambda: running.text().count("quit") == 2, "the old ones are told")
+    assert running.count("there", 4) == 4
 
     assert running.stop() == 0
     assert running.text().count("quit") == 4
@@ -150,9 +152,10 @@ def test_signals_go_to_every_copy(start: Callable[..., Running], ctl: Ctl) -> No
 
 def test_a_copy_that_ignores_sigterm_is_killed_with_its_group(start: Callable[..., Running], ctl: Ctl) -> None:
     """At the drain limit."""
-    script = "trap '' TERM; sleep 1000 & sleep 1000"
+    script = "trap '' TERM; sleep 1000 & echo there; sleep 1000"
     running = start("-w", 2, "--drain-timeout", "300ms", "--", "sh", "-c", script)
     until(lambda: is_serving(ctl, "serving 2/2"), "both")
+    assert running.count("there", 2) == 2
     family = [grandchild for child in children_of(running.pid) for grandchild in (child, *children_of(child))]
 
     assert running.stop() == 0

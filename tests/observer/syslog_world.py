@@ -115,13 +115,6 @@ def loopback(kind: int, host: str = "127.0.0.1") -> tuple[socket.socket, int]:
     return receiver, receiver.getsockname()[1]
 
 
-def free_port(kind: int) -> int:
-    """Return a port where nobody listens."""
-    receiver, port = loopback(kind)
-    receiver.close()
-    return port
-
-
 class Frames:
     """The reading side of RFC 6587: strict, so that a torn message is an error."""
 

@@ -12,7 +12,8 @@ import pytest
 from launcher.logs import rfc5424
 from launcher.logs.batch import INNER_NEWLINE
 from launcher.observer import resolve
-from tests.observer.syslog_world import LIMIT, Frames, World, announced, datagrams, free_port, loopback, text_of
+from tests.observer.syslog_world import LIMIT, Frames, World, announced, datagrams, loopback, text_of
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def test_udp_is_one_datagram_for_each_message(opened: Callable[[str], World], ho
 
 def test_udp_that_nobody_wants_is_kept(opened: Callable[[str], World]) -> None:
     """The kernel says so after the first datagram; the rest waits until somebody listens."""
-    port = free_port(UDP)
+    port = free_port(kind=UDP)
     world = opened(f"syslog:udp://127.0.0.1:{port}")
     world.write(b"lost")
     world.turn_until(lambda: world.sink._connection._socket is None)
@@ -200,7 +201,7 @@ def test_a_tcp_receiver_that_closes_at_once_is_tried_ever_less(opened: Callable[
 
 def test_a_tcp_receiver_that_is_not_there_yet(opened: Callable[[str], World]) -> None:
     """Refused at the start, reached later; the operator is told once."""
-    port = free_port(TCP)
+    port = free_port()
     world = opened(f"syslog:tcp://127.0.0.1:{port}")
     world.write(b"one")
     for _ in range(3):

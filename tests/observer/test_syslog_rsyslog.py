@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from launcher.logs.batch import INNER_NEWLINE, Source
-from tests.observer.syslog_world import OURS, SHOP, World, free_port, loopback
+from tests.observer.syslog_world import OURS, SHOP, World, loopback
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Rsyslog:
 
     def __init__(self, directory: Path, special: str) -> None:
         """Start it, and wait until it listens."""
-        self.ports = {"udp": free_port(socket.SOCK_DGRAM), "tcp": free_port(socket.SOCK_STREAM)}
+        self.ports = {"udp": free_port(kind=socket.SOCK_DGRAM), "tcp": free_port()}
         self.socket = directory / "log"
         self._listener, back = loopback(socket.SOCK_STREAM)
         self._found: IO[bytes] | None = None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -105,12 +104,6 @@ def write_app(app: Callable[..., Path], *, lines: int = 40, length: int = 480) -
     assert source.count(answer) == 1
     source = source.replace(answer, f"        say()\n{answer}")
     app(source + SAY.format(lines=lines, length=length).replace("\\\\n", "\\n"), "loud")
-
-
-def free_port() -> int:
-    """Return a port that nobody has for the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def said(texts: Iterable[str], pattern: re.Pattern[str]) -> int:

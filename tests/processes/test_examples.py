@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import free_port
 from tests.processes.running import LIMIT, PROD_RUN, Running
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def test_the_template_is_what_nginx_takes(root: Path) -> None:
 def test_herokus_procfile(root: Path, start: Callable[..., Running]) -> None:
     """The release is checked, and the web process listens at $PORT with $WEB_CONCURRENCY workers."""
     lines = dict(line.split(": ", 1) for line in (root / "examples/heroku/Procfile").read_text().splitlines())
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
+    port = free_port()
     code, said = run(lines["release"], root / "examples")
     # $PORT and the like are the shell's to fill in, as on the platform.
     web = f"cd {root}/examples && PATH={PROD_RUN.parent}:$PATH && exec {lines['web']}"

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.parse
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.processes.running import LIMIT, Running, until
 from tests.processes.test_metrics import paid, shop  # noqa: F401  a fixture
 
@@ -42,9 +42,7 @@ class Prometheus:
 
     def __init__(self, folder: Path, target: str) -> None:
         folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         (folder / "prometheus.yml").write_text(CONFIG.format(alerts=ALERTS, target=target))
         self._log = (folder / "log").open("wb")
         words = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]

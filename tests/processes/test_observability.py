@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from launcher.observer.metrics import FAMILIES
+from tests.ports import free_port
 from tests.processes.running import LIMIT, Running
 from tests.processes.test_examples import in_docstring
 
@@ -185,9 +186,7 @@ def test_statsd_hears_of_every_worker(run: Callable[..., Running]) -> None:
 
 def test_statsd_that_nobody_runs_costs_nothing(run: Callable[..., Running]) -> None:
     """A closed port answers with an error that nobody wants to hear."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
-        gone.bind(("127.0.0.1", 0))
-        port = gone.getsockname()[1]
+    port = free_port(kind=socket.SOCK_DGRAM)
     running = run("statsd", STATSD=f"127.0.0.1:{port}")
     running.wait_for(event="committed")
     running.send(signal.SIGHUP)

@@ -16,6 +16,7 @@ import pytest
 
 import launcher
 from launcher.supervisor.observing import MANY_DEATHS
+from tests.ports import free_port
 from tests.processes import loud
 from tests.processes.loud import DISCARDED, DROPPED, LINE, LOST, Loud
 from tests.processes.running import LIMIT, Running, is_alive, until
@@ -68,7 +69,7 @@ def start_loud(
 
     def start_one(*words: object, lines: int, length: int, reads: bool = True) -> tuple[Loud, Reader]:
         loud.write_app(app, lines=lines, length=length)
-        port = loud.free_port()
+        port = free_port()
         reader = Reader()
         words = ("-w", 2, "-b", f"127.0.0.1:{port}", *words, "loud:main")
         running = start(*words, before=into(reader.writing), pass_fds=[reader.writing])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.processes import loud
 from tests.processes.loud import DROPPED, LINE, Counted, Loud
 from tests.processes.running import LIMIT, Running, until
@@ -29,7 +30,7 @@ def start_loud(
 
     def start_one(*words: object, lines: int = 40, **options: object) -> Loud:
         loud.write_app(app, lines=lines)
-        port = loud.free_port()
+        port = free_port()
         running = start("-w", 2, "-b", f"127.0.0.1:{port}", *words, "loud:main", **options)
         made.append(Loud(running, tmp_path, ("127.0.0.1", port)))
         return made[0]
@@ -201,7 +202,7 @@ def _receive(receiver: socket.socket, texts: list[str]) -> None:
 
 def test_a_syslog_over_tcp_that_is_down_at_the_start_and_comes_back(start_loud: Callable[..., Loud]) -> None:
     """Connected when it is there: what waited arrives whole, each message as long as it says (RFC 6587, 3.4.1)."""
-    port = loud.free_port()
+    port = free_port()
     server = start_loud("--log", f"syslog:tcp://127.0.0.1:{port}")
     load = server.load()
     received = bytearray()
@@ -235,7 +236,7 @@ def test_a_syslog_over_tcp_that_goes_away_and_comes_back(start_loud: Callable[..
 
     What was in the broken connection is gone, and nobody can count it: RFC 6587 has no acknowledgement.
     """
-    port = loud.free_port()
+    port = free_port()
     received: list[bytearray] = [bytearray(), bytearray()]
     readers = []
     with socket.create_server(("127.0.0.1", port)) as listener:

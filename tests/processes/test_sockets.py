@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import free_port
 from tests.processes.running import LIMIT, children_of, until
 
 if TYPE_CHECKING:
@@ -66,14 +67,6 @@ def greeting(address: str | tuple[str, int]) -> str:
         sock.settimeout(LIMIT)
         sock.connect(address)
         return sock.recv(100).decode()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that was free a moment ago."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.processes.conftest import HELLO
-from tests.processes.load import Load
+from tests.processes.load import Load, Request
 from tests.processes.running import Running, descendants, descriptors, title, until
 
 if TYPE_CHECKING:
@@ -112,6 +112,16 @@ def said(texts: Iterable[str], pattern: re.Pattern[str]) -> int:
 
 
 def faults(load: Load) -> list[object]:
-    """Return the requests that somebody would complain about."""
+    """
+    Return the requests that somebody would complain about.
+
+    A stop refuses who comes after it, and it begins before the clients have heard that they are to open no more.
+    """
     assert load.requests
-    return [request for request in load.requests if request.fault or request.wait > LONGEST_WAIT]
+    last = max(request.opened for request in load.requests if not request.fault)  # of the connections that were taken
+    return [request for request in load.requests if _is_bad(request, last)]
+
+
+def _is_bad(request: Request, last: float) -> bool:
+    came_late = request.fault == "ECONNREFUSED" and request.opened > last
+    return bool(request.fault and not came_late) or request.wait > LONGEST_WAIT

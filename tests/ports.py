@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 from pathlib import Path
@@ -19,6 +20,8 @@ def free_port(host: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> int:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as sock:
             try:
                 sock.bind((host, port))
-            except OSError:
-                continue  # somebody's
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise
             return int(sock.getsockname()[1])

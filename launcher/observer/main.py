@@ -36,6 +36,8 @@ CHANNEL = 3  # where the supervisor puts it before the exec
 ANSWER_EVERY = 0.5  # seconds: questions come as fast as they are answered
 FLUSH = 1.8  # seconds at the end; the supervisor waits for two
 AT_ONCE = 64  # messages in one turn
+ALL = sys.maxsize
+LAST = "stopped"  # prod-run's own last line: what the pipes still hold comes before it
 LARGEST = 1024 * 1024  # bytes that the work on one piece may need
 _SOME = 8  # descriptors
 
@@ -80,6 +82,7 @@ class Loop:
         "_channel",
         "_counters",
         "_end_at",
+        "_farewell",
         "_introspection",
         "_pen",
         "_poll",
@@ -109,6 +112,7 @@ class Loop:
         self._answered_at = 0.0
         self._end_at: float | None = None
         self._rest: Iterator[list[Batch]] = iter(())  # what the pipes hold at the end
+        self._farewell: protocol.Message | None = None
         self._introspection: Introspection | None = None
 
     def open_port(self, listeners: list[tuple[int, str]]) -> None:
@@ -145,8 +149,7 @@ class Loop:
                 self._say(protocol.encode("finished", ticket=ticket, stream=stream))
             if self._answer_at is not None:
                 self._reassure(now)
-        for batches in self._rest:
-            self._emit(batches)  # and what is too much is counted
+        self._read_the_rest(ALL)  # and what is too much is counted
         self._sink.close()
         self._count()
         if self._introspection:
@@ -292,12 +295,10 @@ class Loop:
             case "gone":
                 for batches in self._sources.gone(message.number("ticket"), lambda: self._sink.backlog < FULL):
                     self._emit(batches)
+            case "log" if message.text("event") == LAST:
+                self._farewell = message
             case "log":
-                words = self._sources.last_words(message.number("words_of"))
-                batch = self._pen.write(own.record_of(message, words, self._pen.form))
-                self._counters.add(places.HEARD, 1)
-                self._counters.add(places.TAKEN, batch.taken)
-                self._emit([batch])
+                self._write_own(message)
             case "ping":
                 self._answer_at = time.monotonic()
             case "about" | "config" | "state" | "alive" | "stacks" if self._introspection:
@@ -308,12 +309,22 @@ class Loop:
                 self._rest = self._sources.read_to_the_end()
                 self._read_the_rest()
 
-    def _read_the_rest(self) -> None:
+    def _write_own(self, message: protocol.Message) -> None:
+        words = self._sources.last_words(message.number("words_of"))
+        batch = self._pen.write(own.record_of(message, words, self._pen.form))
+        self._counters.add(places.HEARD, 1)
+        self._counters.add(places.TAKEN, batch.taken)
+        self._emit([batch])
+
+    def _read_the_rest(self, most: float = FULL) -> None:
         """Read what the pipes still hold, as the sink takes it: all at once would be more than is kept for it."""
         for batches in self._rest:
             self._emit(batches)
-            if self._sink.backlog >= FULL:
+            if self._sink.backlog >= most:
                 return
+        if self._farewell:
+            farewell, self._farewell = self._farewell, None
+            self._write_own(farewell)
 
     def _is_drained(self) -> bool:
         return self._sink.backlog == 0

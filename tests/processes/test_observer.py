@@ -21,7 +21,7 @@ import pytest
 from launcher import protocol
 from launcher.errors import Exit
 from launcher.logs import counters
-from launcher.supervisor import interpreter
+from launcher.supervisor import interpreter, journal
 from tests.processes import loud
 from tests.processes.running import LIMIT, Running, descendants, descriptors, title, until
 from tests.processes.test_output import into
@@ -346,6 +346,7 @@ def test_the_last_order_may_come_with_more_than_the_sink_takes() -> None:
         until(lambda: "(stopped)" in Path(f"/proc/{pid}/status").read_text(), "it is stopped")
         for pipe in pipes[1:]:
             os.write(pipe, 60 * line)
+        channel.send(journal.encode("info", "stopped", (("code", 0),)))
         channel.send(protocol.encode("end"))
         os.kill(pid, signal.SIGCONT)
         with os.fdopen(reading, "rb") as file:
@@ -358,8 +359,9 @@ def test_the_last_order_may_come_with_more_than_the_sink_takes() -> None:
         os.close(pipe)
 
     assert os.waitstatus_to_exitcode(status) == 0
-    assert len(lines) == 800 + 8 * 60
-    assert all(b"x" * 999 in each for each in lines)
+    assert len(lines) == 800 + 8 * 60 + 1
+    assert all(b"x" * 999 in each for each in lines[:-1])
+    assert b"event=stopped" in lines[-1]
 
 
 def _alone(page: int, stdout: int = 1) -> tuple[int, socket.socket]:

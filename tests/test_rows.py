@@ -1,0 +1,75 @@
+"""The rows of the whole run hide nothing: a failure fails it, and what passed only alone is listed by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import rows
+
+FAILS_AT_FIRST = """
+from pathlib import Path
+
+def test_that_fails_at_first():
+    here = Path(__file__).with_suffix(".seen")
+    was_here = here.exists()
+    here.touch()
+    assert was_here
+
+def test_that_passes():
+    pass
+"""
+FAILS = "def test_that_fails():\n    assert False\n"
+PASSES = "def test_that_passes():\n    pass\n"
+LINE = f"failed under load, passed alone: test_one.py::test_that_fails_at_first (Python {rows.OWN})"
+
+
+@pytest.fixture(autouse=True)
+def only_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plugins take longer to load than these tests to run."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+def row(folder: Path, source: str) -> rows.Row:
+    """Return a row with one file of tests, in a folder that is not this repository's."""
+    folder.mkdir()
+    (folder / "test_one.py").write_text(source)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    return rows.pytest("-c", str(folder / "pytest.ini"), str(folder))
+
+
+def run(capfd: pytest.CaptureFixture[str], *several: rows.Row) -> tuple[list[int], list[str]]:
+    """Run rows, and return their codes and the lines that they said."""
+    codes = rows.run_at_once([*several])
+    return codes, capfd.readouterr().out.splitlines()
+
+
+def test_what_failed_at_first_is_named_before_the_closing_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After all rows, whichever it was; the very last line is the last row's closing line."""
+    codes, lines = run(capfd, row(tmp_path / "a", FAILS_AT_FIRST), row(tmp_path / "b", PASSES))
+
+    assert codes == [0, 0]
+    assert lines.count(LINE) == 1
+    assert lines[-2] == LINE
+    assert lines[-1].startswith("1 passed in")
+    assert any("1 failed, 1 passed in" in line for line in lines)  # the first time is not hidden either
+
+
+def test_what_fails_twice_fails_the_run_and_is_not_excused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Beside one that passes the second time, in the same row; here the last, whose second closing line is the last."""
+    codes, lines = run(capfd, row(tmp_path / "a", FAILS_AT_FIRST + FAILS))
+
+    assert codes == [1]
+    assert [line for line in lines if "passed alone" in line] == [LINE] == [lines[-2]]
+    assert "1 failed, 1 passed" in lines[-1]
+
+
+def test_nothing_is_tried_again_where_nothing_failed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nor where a file cannot be imported: that is no load."""
+    codes, lines = run(capfd, row(tmp_path / "a", "import nothing_of_this_name\n"), row(tmp_path / "b", PASSES))
+
+    assert codes == [2, 0]
+    assert not [line for line in lines if "once more" in line or "passed alone" in line]

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,8 @@ def run_at_once(rows: list[Row]) -> list[int]:
     They begin with the last, which is the longest.  What failed is tried again when nothing else runs: rows at once are
     a load that some facts are not waited for long enough under.
     """
+    # Ignored where a shell began this in the background, and so in all that is tested: no Ctrl-C would ever arrive.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as memory, ThreadPoolExecutor(AT_ONCE) as pool:
         memories = [Path(memory) / str(number) for number in range(len(rows))]
         running = [pool.submit(run_quietly, row, place) for row, place in reversed([*zip(rows, memories, strict=True)])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ def test_that_passes():
     pass
 """
 FAILS = "def test_that_fails():\n    assert False\n"
+KNOWS_CTRL_C = """
+import signal
+
+def test_that_ctrl_c_arrives():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
 PASSES = "def test_that_passes():\n    pass\n"
 LINE = f"failed under load, passed alone: test_one.py::test_that_fails_at_first (Python {rows.OWN})"
 
@@ -73,3 +80,14 @@ def test_nothing_is_tried_again_where_nothing_failed(tmp_path: Path, capfd: pyte
 
     assert codes == [2, 0]
     assert not [line for line in lines if "once more" in line or "passed alone" in line]
+
+
+def test_a_run_in_the_background_of_a_shell_knows_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Such a shell ignores SIGINT for it, and what is ignored stays so over exec, signal(7)."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        codes, _ = run(capfd, row(tmp_path / "a", KNOWS_CTRL_C))
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+    assert codes == [0]

@@ -91,3 +91,17 @@ def test_a_run_in_the_background_of_a_shell_knows_ctrl_c(tmp_path: Path, capfd: 
         signal.signal(signal.SIGINT, former)
 
     assert codes == [0]
+
+
+def test_every_part_that_a_row_names_is_there() -> None:
+    """A file that has another name now would be run by none, or by one more."""
+    assert [path for path in (*rows.BETWEEN, *rows.OF_ANY_PYTHON) if not (rows.ROOT / path).exists()] == []
+
+
+def test_this_python_runs_all_tests_and_is_shown_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow ones and the others are all there are; nothing is left out with it."""
+    monkeypatch.setattr(rows, "other_versions", lambda: ["3.12", "3.13"])
+    *_, slow, others = rows.all_rows([])
+
+    assert (slow.words[2:], others.words[2:]) == (("-m", "slow"), ("-m", "not slow"))
+    assert {slow.version, others.version} == {rows.OWN}

@@ -23,7 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-AT_ONCE = 2
+AT_ONCE = 3
 FAILED = 1  # pytest's exit code
 NO_TESTS = 5  # pytest's exit code where no test has the mark
 NOT_SLOW = ("-m", "not slow")
@@ -116,6 +116,7 @@ def run_at_once(rows: list[Row]) -> list[int]:
     """
     # Ignored where a shell began this in the background, and so in all that is tested: no Ctrl-C would ever arrive.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as memory, ThreadPoolExecutor(AT_ONCE) as pool:
         memories = [Path(memory) / str(number) for number in range(len(rows))]
         running = [pool.submit(run_quietly, row, place) for row, place in reversed([*zip(rows, memories, strict=True)])]

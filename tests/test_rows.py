@@ -27,6 +27,7 @@ import signal
 
 def test_that_ctrl_c_arrives():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
 """
 PASSES = "def test_that_passes():\n    pass\n"
 LINE = f"failed under load, passed alone: test_one.py::test_that_fails_at_first (Python {rows.OWN})"
@@ -83,12 +84,13 @@ def test_nothing_is_tried_again_where_nothing_failed(tmp_path: Path, capfd: pyte
 
 
 def test_a_run_in_the_background_of_a_shell_knows_ctrl_c(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Such a shell ignores SIGINT for it, and what is ignored stays so over exec, signal(7)."""
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Such a shell ignores SIGINT and SIGQUIT for it, and what is ignored stays so over exec, signal(7)."""
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
         codes, _ = run(capfd, row(tmp_path / "a", KNOWS_CTRL_C))
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, action in former.items():
+            signal.signal(number, action)
 
     assert codes == [0]
 

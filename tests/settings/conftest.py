@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
@@ -124,6 +125,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(launcher.__file__).parent
     shutil.copytree(source, folder / "launcher", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "launcher" / "supervisor" / "main.py").write_text(_SUPERVISOR)
+    compileall.compile_dir(folder, quiet=1)  # else each start compiles all it imports: it may not write there
     return folder
 
 

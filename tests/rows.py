@@ -140,6 +140,8 @@ def try_again(ended: Ended, memory: Path) -> Ended:
     if not ended.row.is_tests or ended.code != FAILED:
         return ended
     failed = _failures(memory)
+    if not failed:  # pytest would run them all
+        return ended
     code, said = _output_of(ended.row, memory, "--last-failed")
     passed = tuple(name for name in failed if name not in _failures(memory))
     return Ended(ended.row, code, f"{ended.said}── what failed, once more:\n{said}", passed)

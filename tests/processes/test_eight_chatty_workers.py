@@ -110,9 +110,12 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Output]:
         made.close()
 
 
-@pytest.mark.parametrize("output", ["file", "pipe"], indirect=True)
+@pytest.mark.parametrize(
+    ("output", "lines"),
+    [("file", 5_000), ("pipe", 5_000), pytest.param("pipe", 100_000, marks=pytest.mark.slow)],
+    indirect=["output"],
+)
 @pytest.mark.parametrize("way", ["raw", "logging"])
-@pytest.mark.parametrize("lines", [5_000, pytest.param(40_000, marks=pytest.mark.slow)])
 def test_every_line_arrives_whole_and_with_its_name(
     start: Callable[..., Running],
     app: Callable[..., Path],

@@ -14,9 +14,9 @@ from tests.processes.running import LIMIT, Running, children_of, processes, titl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RELOADS = 60
-KILLS = 200
-SLOTS = 50  # many, so that pacing does not make it last
+RELOADS = 200
+KILLS = 500
+SLOTS = 100  # many, so that pacing does not make it last
 
 APP = """
 from launcher import Worker
@@ -37,7 +37,7 @@ class Holdings(NamedTuple):
 
 @pytest.mark.slow
 def test_reloads_and_deaths_leave_nothing_behind(start: Callable[..., Running], app: Callable[..., Path]) -> None:
-    """After 60 reloads and 200 killed workers supervisor and zygote hold what they held before."""
+    """After 200 reloads and 500 killed workers supervisor and zygote hold what they held before."""
     app(APP)
     running = start("-w", 1, "app:main")
     running.wait_for(event="committed")

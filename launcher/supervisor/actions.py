@@ -99,9 +99,14 @@ class Suspend(NamedTuple):
 
 
 class SweepOrphans(NamedTuple):
-    """Signal every adopted orphan (0: only count them); comes back as OrphansLeft."""
+    """
+    Signal every adopted orphan (0: only count them); comes back as OrphansLeft.
+
+    SIGTERM does not go to those in the process groups `told`: they have had it with the end of their leader.
+    """
 
     signal: int
+    told: tuple[int, ...] = ()
 
 
 class Forget(NamedTuple):

@@ -160,7 +160,8 @@ class Hands:
     def _sweep_orphans(self, order: do.SweepOrphans) -> list[on.Event]:
         left = children.orphans((self.observer.life.pid, *(child.pid for child in self.children.values())))
         for pid in left if order.signal else ():
-            send_signal(pid, order.signal)
+            if order.signal != signal.SIGTERM or children.group_of(pid) not in order.told:
+                send_signal(pid, order.signal)
         return [on.OrphansLeft(len(left))]
 
     def _forget(self, order: do.Forget) -> None:

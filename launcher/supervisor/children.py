@@ -184,6 +184,14 @@ def send_signal(pid: int, number: int) -> None:
         pass
 
 
+def group_of(pid: int) -> int:
+    """Return the process group of a child; 0 if it is over."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
+
+
 def resident(pid: int) -> int:
     """Return the bytes that a process has resident; 0 where /proc cannot tell (proc_pid_statm(5))."""
     try:

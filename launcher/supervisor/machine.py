@@ -300,6 +300,7 @@ class Machine(Staffing):
         self._log("info", "finished: all work is done")
         self._advance_stop(now)
         self._retire(now)
+        checking.tend(self, now)  # by nobody, if the one that did is told to go
 
     def _code_of(self, ends: dict[int, int]) -> int:
         """Return the first exit code of all copies that is no success; `ends` is by slot."""
@@ -317,7 +318,8 @@ class Machine(Staffing):
             for pgid in self.processes.leftovers:
                 # A fork that died late was in its zygote's group at first: look again, not 5 s later.
                 self._order(do.SignalGroup(pgid, 0))
-            self._order(do.SweepOrphans(signal.SIGKILL if stop.immediate else signal.SIGTERM))
+            number = signal.SIGKILL if stop.immediate else signal.SIGTERM
+            self._order(do.SweepOrphans(number, tuple(self.processes.leftovers)))
         elif stop.stage is Stage.SWEEP and stop.deadline is not None and now >= stop.deadline:
             stop.enter(Stage.LAST_SWEEP, now + GRACE)
             self._order(do.SweepOrphans(signal.SIGKILL))

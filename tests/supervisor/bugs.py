@@ -334,8 +334,14 @@ MORE = (
     Bug(
         "orphans are not swept",
         "machine",
-        "            self._order(do.SweepOrphans(signal.SIGKILL if stop.immediate else signal.SIGTERM))\n",
+        "            self._order(do.SweepOrphans(number, tuple(self.processes.leftovers)))\n",
         "            stop.orphans_left = 0\n",
+    ),
+    Bug(
+        "what a command left is told twice to end",
+        "machine",
+        "do.SweepOrphans(number, tuple(self.processes.leftovers))",
+        "do.SweepOrphans(number)",
     ),
     Bug(
         "leftovers are not killed",

@@ -43,7 +43,7 @@ class Figures:
         self.promise(self.since is None, "the figures are asked for once", order)
         self.since = now
 
-    def begin(self, order: do.StartZygote, now: float) -> None:
+    def begin(self, order: do.Action, now: float) -> None:
         """Judge a generation that is begun."""
         waited = self.since is not None and now >= self.since + WEIGH - EARLY
         known = self.answer or waited or not self.witness.current()

@@ -107,7 +107,7 @@ class PretendKernel:
 
     # ── what the machine orders ─────────────────────────────────────────────────────────────────
 
-    def carry_out(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912  a table
+    def carry_out(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  a table
         """Do what the machine orders; what comes of it is put in the air."""
         match action:
             case do.StartZygote(ticket, generation):
@@ -147,12 +147,13 @@ class PretendKernel:
                     self._sigkill(proc)
             case do.SignalGroup(pgid, number):
                 self._signal_group(pgid, number)
-            case do.SweepOrphans(number):
+            case do.SweepOrphans(number, told):
                 left = [p for p in self.strangers if self._is_adopted(p)]
                 left += [p for p in self.procs.values() if p.alive and (p.forgotten or not p.seen_pid)]
                 self._say(ANSWERS, on.OrphansLeft(len(left)))
                 for proc in left:
-                    self._signal(proc, number)
+                    if number != signal.SIGTERM or proc.group not in told:
+                        self._signal(proc, number)
             case do.Forget(ticket):
                 self.procs[ticket].forgotten = True
                 self.lanes.pop(ticket, None)

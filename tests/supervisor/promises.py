@@ -57,7 +57,7 @@ class Promises(Witness):
 
     # ── each order ──────────────────────────────────────────────────────────────────────────────
 
-    def look_at(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912  a table
+    def look_at(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  a table
         """Judge one order before it is carried out."""
         ticket = getattr(action, "ticket", None)
         proc = self.kernel.procs.get(ticket) if ticket is not None else None
@@ -100,6 +100,8 @@ class Promises(Witness):
                 promise(gone, "only who is gone is forgotten", proc)
             case do.SignalGroup(pgid, number):
                 self._look_at_group(pgid, number, now)
+            case do.SweepOrphans(signal.SIGTERM, told):
+                self._look_at_sweep(set(told))
             case do.CloseListeners():
                 promise(not self.draining, "listeners are closed once")
                 self.draining = True
@@ -158,7 +160,7 @@ class Promises(Witness):
             promise(now - at > delay - EARLY, "who fails before being ready is started again slowly", order, now - at)
         is_first = not self.policy.is_prepared and isinstance(order, do.ExecWorker)
         if (is_first or isinstance(order, do.StartZygote)) and generation not in self.began:
-            self._look_at_new_generation(order, now)
+            self._look_at_new_generation(generation, order, now)
         if isinstance(order, do.StartZygote):
             return
         if isinstance(order, do.ForkWorker | do.Park):
@@ -178,9 +180,9 @@ class Promises(Witness):
         promise(slot < self.wanted, "no more workers than wanted are started", order)
         self._look_at_surge(order, generation)
 
-    def _look_at_new_generation(self, order: do.StartZygote | do.ExecWorker, now: float) -> None:
+    def _look_at_new_generation(self, generation: int, order: do.Action, now: float) -> None:
         undecided = self.undecided()
-        self.began.add(order.generation)
+        self.began.add(generation)
         promise(not undecided, "one generation is prepared at a time", order, undecided)
         promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
         self.figures.begin(order, now)
@@ -279,6 +281,11 @@ class Promises(Witness):
             promise(now >= at + GRACE - EARLY, "leftovers have five seconds", pgid, now - at)
         self.groups[pgid] = (at, number)
 
+    def _look_at_sweep(self, told: set[int]) -> None:
+        groups = {pgid for pgid, (_, strongest) in self.groups.items() if strongest == signal.SIGTERM}
+        promise(groups <= told, "leftovers get SIGTERM once", groups, told)
+        promise(told <= self.groups.keys(), "all but leftovers are told to end by the sweep", groups, told)
+
     def _look_at_log(self, line: do.Log, now: float) -> None:
         self.duty.hear_line(line.event)
         fields = dict(line.fields)
@@ -343,6 +350,7 @@ class Promises(Witness):
     def look_back(self, orders: list[do.Action], now: float) -> None:
         """Judge a whole decision after it is carried out."""
         self.duty.look_back(now)
+        self._look_at_unseen_beginnings(orders, now)
         served = {self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)}
         for generation in served - self.opened.keys():
             self.opened[generation] = now
@@ -369,6 +377,13 @@ class Promises(Witness):
             promise(not kept, "a spare ends with its generation and with the drain", proc)
             *_, misses = self.beats.get(proc.ticket, (0.0, 0.0, 0))
             promise(misses < LOOKS, "a worker whose heartbeat stands still is killed", proc)
+
+    def _look_at_unseen_beginnings(self, orders: list[do.Action], now: float) -> None:
+        """Judge generations of which only the log tells: nothing is prepared, and the first copy waits for room."""
+        for line in [o for o in orders if isinstance(o, do.Log) and o.event == "preparing"]:
+            generation = int(dict(line.fields)["generation"])
+            if not self.policy.is_prepared and generation not in self.began | self.results.keys():
+                self._look_at_new_generation(generation, line, now)
 
     def look_ahead(self, deadline: float | None, now: float) -> None:
         """Judge what the machine waits for, when nothing is left to do now."""

@@ -174,3 +174,24 @@ def test_a_worker_cannot_fill_the_memory_of_the_supervisor() -> None:
 
     assert len(world.machine.checking.results) == MOST
     assert max(len(result.details) for result in world.machine.checking.results.values()) < 1000
+
+
+def test_who_is_told_to_end_with_the_last_work_does_not_keep_the_checks() -> None:
+    """
+    A worker ended by itself while its successor (--max-rss) started: that slot is done, and the successor serves.
+
+    Found by chance, in thousands of runs.
+    """
+    world = checked(workers=2, restart="never", max_rss=1000)
+    large, other = world.workers()
+    large.rss = 2000
+    world.wait(11.0)
+    world.kernel.die(large, 0)
+    world.settle()
+    (heir,) = [worker for worker in world.workers() if worker is not other]
+    assert heir.pid == world.kernel.on_duty
+    world.kernel.die(other, 0)
+    world.catch_up()
+
+    assert world.has_exited
+    assert world.kernel.exit_code == 0

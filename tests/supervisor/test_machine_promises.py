@@ -45,8 +45,6 @@ COMMANDS = st.builds(
         before="",
         is_command=True,
         is_prepared=is_prepared,
-        # Where the first copy waits for room, a generation begins unseen, and no promise can hang on that.
-        max_surge=policy.max_surge if is_prepared else AS_MANY_AS_WORKERS,
         rewrites=rewrites,
         successes=(3,),
     ),

@@ -1,13 +1,12 @@
 """
 The supervisor's only loop, and the only place that waits.
 
-Owns epoll, the pipe of signals and the clock.  Facts are recorded first, all that are there; then the machine
+Owns epoll and the clock.  Facts are recorded first, all that are there; then the machine
 decides once; then everything is carried out.  Must never wait anywhere but in `_wait`.
 """
 
 from __future__ import annotations
 
-import os
 import select
 import time
 
@@ -23,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from launcher.supervisor.arrivals import Arrivals
     from launcher.supervisor.carry_out import Hands
     from launcher.supervisor.machine import Machine
 
@@ -84,10 +84,16 @@ class Watcher:
 class Loop:
     """Feeds the machine, and does what it says, until it says Exit."""
 
-    __slots__ = ("_clock", "_hands", "_machine", "_memory_kills", "_set_title", "_signals", "_title", "_watcher")
+    __slots__ = ("_arrivals", "_clock", "_hands", "_machine", "_memory_kills", "_set_title", "_title", "_watcher")
 
-    def __init__(
-        self, machine: Machine, hands: Hands, watcher: Watcher, clock: Clock, set_title: Callable[[str], None]
+    def __init__(  # noqa: PLR0917  each is what it says
+        self,
+        machine: Machine,
+        hands: Hands,
+        watcher: Watcher,
+        clock: Clock,
+        arrivals: Arrivals,
+        set_title: Callable[[str], None],
     ) -> None:
         self._clock = clock
         self._machine = machine
@@ -96,12 +102,12 @@ class Loop:
         self._watcher = watcher
         self._set_title = set_title
         self._title = ""
-        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        watcher.watch(self._signals, self._on_signals)
+        self._arrivals = arrivals
+        watcher.watch(arrivals.fd, self._on_signals)
 
     def run(self) -> int:
         """Run until the machine exits; return the exit code."""
+        self._arrivals.let_in()
         self._turn([on.Tick()])
         while self._hands.exit_code is None:
             self._turn(self._wait() or [on.Tick()])
@@ -150,9 +156,8 @@ class Loop:
 
     def _on_signals(self) -> list[on.Event]:
         events: list[on.Event] = []
-        try:
-            numbers = os.read(self._signals, 4096)
-        except BlockingIOError:
+        numbers = self._arrivals.take()
+        if not numbers:
             return events
         is_command = bool(self._hands.handoff.command)
         if is_command:

@@ -16,6 +16,7 @@ from launcher.errors import Exit
 from launcher.lean_posix import signal
 from launcher.signals import ASK_OF
 from launcher.supervisor import terminal
+from launcher.supervisor.arrivals import Arrivals
 from launcher.supervisor.carry_out import Hands
 from launcher.supervisor.control import Control
 from launcher.supervisor.journal import Journal
@@ -44,7 +45,6 @@ def main(fd: int) -> NoReturn:
         handoff = _read(fd)
         readiness = Readiness(handoff.readiness_fd) if handoff.readiness_fd >= 0 else None
         loop = _assemble(handoff, readiness)
-        _unblock_signals()
         code = loop.run()
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -109,10 +109,9 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
     journal.log("info", "started", (("name", handoff.name), ("target", _what(handoff)), ("pid", os.getpid())))
     for listener in (*handoff.listeners, *handoff.introspect[:1]):
         journal.log("info", "listening", (("name", listener.name), ("address", listener.address)))
-    # The handlers must be there before the mask is lifted: signals wait since the exec.
-    for number in (*(_of_commands() if handoff.command else ASK_OF), signal.SIGCHLD):
-        signal.signal(number, _note)
-    loop = Loop(machine, hands, watcher, clock, _title_setter())
+    numbers = _of_commands() if handoff.command else tuple(ASK_OF)
+    arrivals = Arrivals((*numbers, signal.SIGCHLD), in_order=bool(handoff.command))
+    loop = Loop(machine, hands, watcher, clock, arrivals, _title_setter())
     if handoff.control:
         private = next((listener.path for listener in handoff.introspect if listener.path), "")
         _open_control(Control(handoff.control, machine, watcher, clock.now, private=private), journal)
@@ -172,14 +171,6 @@ def _remove_metrics(path: str) -> None:
         metrics_directory.remove(path)
     except OSError:
         pass  # the next start does it
-
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def _note(number: int, frame: object) -> None:
-    """Do nothing: the number is in the loop's pipe already (signal.set_wakeup_fd)."""
 
 
 def _chance() -> float:

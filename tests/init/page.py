@@ -22,9 +22,8 @@ A cell shows what is typed before the command: `=` is seen as the row says, `≠
 prod-run's column is that of `prod-run --` with settings of signals and exit codes only.
 A setting that brings the whole supervisor (`--workers`, `--control`, `--env-file`, …) costs some of it, for one copy:
 the command has a NOTIFY_SOCKET of its own; descriptors but the standard ones are not passed on, and closed standard ones are open;
-the supervisor stays in its directory; of a thousand signals that queue some are lost;
-at a shell, `fg` after Ctrl-Z and the terminal at the end are not given back;
-and what the command leaves behind may be told to end twice.
+and the supervisor stays in its directory.
+All other rows are the same, by test.
 """
 
 

@@ -61,7 +61,18 @@ class Client:
 class Control:
     """The server for `prod-ctl`; everything it learns enters the machine as an event."""
 
-    __slots__ = ("_clients", "_listener", "_machine", "_now", "_private", "_records", "_verbs", "_watcher", "path")
+    __slots__ = (
+        "_clients",
+        "_file",
+        "_listener",
+        "_machine",
+        "_now",
+        "_private",
+        "_records",
+        "_verbs",
+        "_watcher",
+        "path",
+    )
 
     def __init__(
         self, path: str, machine: Machine, watcher: Watcher, now: Callable[[], float], *, private: str = ""
@@ -74,6 +85,7 @@ class Control:
         self._now = now
         self._clients: dict[int, Client] = {}
         self._records: list[Record] = []
+        self._file = (0, 0)  # which one is ours
         self._listener: socket.socket | None = None
         self._verbs: dict[str, Callable[[Client, protocol.Message], list[on.Event]]] = {
             "status": self._on_status,
@@ -107,17 +119,17 @@ class Control:
             raise
         finally:
             os.umask(before)
+        self._file = _identity(self.path)
         self._listener = listener
         self._watcher.watch(listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """Stop listening and remove the socket."""
-        if self._listener is not None:
-            self._listener.close()
-            try:
+        """Remove the socket's file, unless another has come in its place."""
+        try:
+            if _identity(self.path) == self._file:
                 os.unlink(self.path)
-            except OSError:
-                pass
+        except OSError:
+            pass  # somebody else did, or the file system is read-only by now
 
     def tell(self, record: Record) -> None:
         """Pass a record on to those who follow, and a result to those who wait for it."""
@@ -284,6 +296,11 @@ class Control:
         else:
             self._end(client, Exit.DONE)
         return []
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino
 
 
 def _uid_behind(sock: socket.socket) -> int:

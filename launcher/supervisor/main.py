@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 def main(fd: int) -> NoReturn:
     """Supervise until told to end; `fd` is the memfd with the handoff."""
-    handoff = readiness = None
+    handoff = readiness = control = None
     reason = ""
     try:
         handoff = _read(fd)
         readiness = Readiness(handoff.readiness_fd) if handoff.readiness_fd >= 0 else None
-        loop = _assemble(handoff, readiness)
+        loop, control = _assemble(handoff, readiness)
         code = loop.run()
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -53,6 +53,8 @@ def main(fd: int) -> NoReturn:
         code = Exit.OS_ERROR
     for listener in (*handoff.listeners, *handoff.introspect) if handoff else ():
         unlink_if_ours(listener)
+    if control:
+        control.close()
     if handoff and handoff.metrics_directory:
         _remove_metrics(handoff.metrics_directory)
     if handoff and handoff.command:
@@ -77,7 +79,7 @@ def _read(fd: int) -> Handoff:
     return handoff
 
 
-def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
+def _assemble(handoff: Handoff, readiness: Readiness | None) -> tuple[Loop, Control | None]:
     watcher = Watcher()
     clock = Clock()
     journal = Journal(_observer(handoff, watcher, clock), handoff.log_level)
@@ -112,10 +114,12 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> Loop:
     numbers = _of_commands() if handoff.command else tuple(ASK_OF)
     arrivals = Arrivals((*numbers, signal.SIGCHLD), in_order=bool(handoff.command))
     loop = Loop(machine, hands, watcher, clock, arrivals, _title_setter())
+    control = None
     if handoff.control:
         private = next((listener.path for listener in handoff.introspect if listener.path), "")
-        _open_control(Control(handoff.control, machine, watcher, clock.now, private=private), journal)
-    return loop
+        control = Control(handoff.control, machine, watcher, clock.now, private=private)
+        _open_control(control, journal)
+    return loop, control
 
 
 def _observer(handoff: Handoff, watcher: Watcher, clock: Clock) -> Observer | Unobserved:

@@ -216,7 +216,9 @@ class PretendKernel:
 
     def _signal_group(self, pgid: int, number: int) -> None:
         members = [p for p in (*self.procs.values(), *self.strangers) if p.alive and p.group == pgid]
-        if not members:
+        # Who is not reaped yet is still a member, kill(2).
+        zombies = [p for p in self.procs.values() if p.group == pgid and not (p.alive or p.seen_exit or p.forgotten)]
+        if not members and not zombies:
             self._say(ANSWERS, on.GroupGone(pgid))
         for proc in members:
             self._signal(proc, number)

@@ -63,11 +63,14 @@ def container(tmp_path: Path, folder: Path) -> Iterator[Callable[..., Container]
     root = debian.root()
     started: list[Container] = []
 
-    def start(*words: object, **options: Any) -> Container:
+    def start(*words: object, change: Callable[[dict[str, Any]], None] | None = None, **options: Any) -> Container:
         name = f"prod-run-{os.getpid()}-{next(NUMBERS)}"
         bundle = tmp_path / name
         bundle.mkdir()
-        (bundle / "config.json").write_text(json.dumps(described(root, folder, tuple(map(str, words)), **options)))
+        description = described(root, folder, tuple(map(str, words)), **options)
+        if change:
+            change(description)
+        (bundle / "config.json").write_text(json.dumps(description))
         one = Container(["runc", "run", "--bundle", bundle, name], cwd=folder, env={"PATH": os.environ["PATH"]})
         one.name = name
         started.append(one)

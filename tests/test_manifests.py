@@ -31,7 +31,7 @@ ALL = [*UNITS, *KUBERNETES, CONTAINERFILE, COMPOSE, NOMAD, PROCFILE, *PAGES]
 BUILT = {setting.name: setting for setting in (*settings_table.BUILT, *settings_table.MODES)}
 # Flags of other programs: systemctl, systemd-creds, podman, docker, apt-get, pip and the engine's own words.
 FOREIGN = {"now", "tag", "file", "yes", "from", "read-only", "tmpfs", "user", "publish", "rm", "no-install-recommends"}
-FOREIGN |= {"no-cache-dir", "init", "stop-timeout", "start-period", "start-interval"}
+FOREIGN |= {"no-cache-dir", "init", "stop-timeout", "start-period", "interval"}
 MARGIN = 5.0  # seconds for the end itself: what is left over is killed, the log is flushed
 
 # Not of Kubernetes itself; its fields are checked against the others' by hand.

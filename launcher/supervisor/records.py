@@ -210,7 +210,8 @@ class Records:
 
     def _became_ready(self, worker: Process, now: float) -> None:
         if worker.generation is self.candidate or worker.generation.phase is Phase.REJECTED:
-            worker.enter(State.READY, None)  # held; without end if it is rejected already
+            # Held; without end if it is rejected already.  One that closed its channel cannot be let go.
+            worker.enter(State.READY, now + GRACE if worker.mute else None)
             return
         policy, watch = self.policy, worker.watch
         # Twice in a stall's time: what stood still twice has stood still for all of it.

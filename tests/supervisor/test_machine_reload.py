@@ -272,3 +272,16 @@ class TestSingletons:
 
         assert not stops(world.orders)
         assert world.serving(1) == 2
+
+
+def test_who_closes_its_channel_before_it_counts_as_ready_cannot_be_let_go() -> None:
+    """A target without a Worker is ready after a second; if it closed all descriptors by then, the reload fails."""
+    world = booted(workers=2)
+    world.kernel.takes_worker = False
+    world.ask(Ask.RELOAD)
+    world.settle()
+    world.kernel.close(world.workers(2)[0])
+    world.catch_up()
+
+    assert world.said("rejected")[0]["reason"] == "worker 0 closed its channel"
+    assert world.serving(1) == 2

@@ -101,7 +101,8 @@ class Duty:
 
     def _newest(self) -> int:
         witness = self.witness
-        return max((p.generation for p in witness.served.values() if witness.is_good(p.generation)), default=0)
+        # Also one of which nobody serves yet, since its first work was done at once (--restart never).
+        return max((generation for generation in witness.began if witness.is_good(generation)), default=0)
 
     def _serving(self) -> list[Proc]:
         witness, newest = self.witness, self._newest()

@@ -125,7 +125,8 @@ class World:
     def deliver_all(self) -> list[do.Action]:
         """Let everything arrive that is in the air; nobody does anything."""
         orders: list[do.Action] = []
-        for _ in range(MANY):
+        waiting = sum(map(len, self.kernel.lanes.values()))  # of looks that nobody heard for long there are many
+        for _ in range(waiting + MANY):
             if not self.kernel.lanes or self.has_exited:
                 return orders
             orders += self.deliver(0)

@@ -92,7 +92,8 @@ def tend(records: Records, now: float) -> None:
             checking.results.clear()  # all were asked, and nobody could tell
             records._log("warning", "lost sight of the checks: no worker runs them")
     if checking.silent == tickets:
-        checking.silent.clear()  # from the lowest one again; also if the others have left meanwhile
+        # From the lowest one again, also if the others have left meanwhile; but who was just asked comes last.
+        checking.silent = tickets & {checking.duty} if len(tickets) > 1 else set()
     chosen = next((worker for worker in serving if worker.ticket not in checking.silent), None)
     if (chosen.ticket if chosen else 0) != checking.duty:
         # Without anybody on duty the time runs on: what is known grows old all the same.

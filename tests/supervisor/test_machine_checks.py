@@ -112,6 +112,23 @@ def test_who_tells_nothing_is_relieved_and_what_nobody_can_tell_is_forgotten() -
     assert status.is_ready(world.machine)
 
 
+def test_who_was_just_asked_comes_last() -> None:
+    """All were silent, the lowest one most recently: its turn is over."""
+    world = checked(workers=3)
+    tell(world, is_good=True)
+    world.wait(LIMIT)
+    world.wait(LIMIT)
+    assert on_duty(world) == (1, 2)
+    world.kernel.die(world.workers()[0], 1)
+    world.catch_up()
+    assert on_duty(world) == (1, 0)
+    world.turn(on.ScaleAsked(2, "operator"))
+    world.catch_up()
+    world.wait(LIMIT)
+
+    assert on_duty(world) == (1, 1)
+
+
 def test_who_is_left_runs_them_though_it_was_silent() -> None:
     """Nobody else can, and the last result stays for as long as usual."""
     world = checked(workers=2)

@@ -43,7 +43,7 @@ def _no_waiting() -> Iterator[None]:
 
 
 @contextmanager
-def no_waiting(seconds: float = 5) -> Iterator[None]:
+def no_waiting(seconds: float = 30) -> Iterator[None]:
     """Raise in the middle of a system call that waits."""
 
     def interrupt(*_: object) -> None:

@@ -46,9 +46,9 @@ class Duty:
             proc = kernel.procs[event.ticket]
             if proc.generation == self.witness.current() or self.witness.is_good(proc.generation):
                 self.silent.discard(event.ticket)
-                if proc.pid == self.pid:
+                self.is_known = True  # also late news of one that is not on duty any more
+                if proc.pid == self.pid or not self.pid:
                     self.heard_at = self.told_at = now
-                    self.is_known = True
 
     def hear_line(self, event: str) -> None:
         """Note that the results are given up."""

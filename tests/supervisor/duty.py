@@ -33,6 +33,7 @@ class Duty:
         self.silent: set[int] = set()  # tickets
         self.having: set[int] = set()  # generations that have checks
         self.is_known = False  # there is a result
+        self.is_over = False  # it ends of itself
         self.told_at = 0.0
         self.served_at = 0.0  # when anybody served last
 
@@ -51,7 +52,8 @@ class Duty:
                     self.heard_at = self.told_at = now
 
     def hear_line(self, event: str) -> None:
-        """Note that the results are given up."""
+        """Note that the results are given up, and the end that nobody asked for."""
+        self.is_over = self.is_over or event.startswith("finished: all work is done")
         if event.startswith("lost sight of the checks"):
             self.promise(self.is_known, "what is not known is not given up")
             self.is_known = False
@@ -97,7 +99,7 @@ class Duty:
             self.promise(deadline is not None and deadline <= latest, "a result of the checks is awaited", deadline)
 
     def _grows_old(self) -> bool:
-        return self.is_known and self.witness.stop_asked_at is None
+        return self.is_known and self.witness.stop_asked_at is None and not self.is_over
 
     def _newest(self) -> int:
         witness = self.witness

@@ -1,5 +1,5 @@
 """
-The rows of the whole test run: which tests run with which Python, two rows at once.
+The rows of the whole test run: which tests run with which Python, three rows at once.
 
 Owns the order, what the rows say, and which failures are tried again.  Must never hide a failure: what passed only
 alone is listed by name.
@@ -23,7 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-AT_ONCE = 2
+AT_ONCE = 3
 FAILED = 1  # pytest's exit code
 NO_TESTS = 5  # pytest's exit code where no test has the mark
 NOT_SLOW = ("-m", "not slow")

@@ -146,7 +146,7 @@ class Scraper:
         """Say what is used in each slot; its CPU time never goes back, whoever is in it."""
         placed = [(worker, used) for worker, used in looks if worker.slot >= 0]
         totals = {slot.number: slot.cpu for slot in state.slots}
-        if not placed and not totals:
+        if not (placed or totals or self._told):
             return ()  # there is nobody yet, or no /proc
         for worker, used in placed:
             totals[worker.slot] = totals.get(worker.slot, 0.0) + used.cpu + used.children

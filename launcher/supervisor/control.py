@@ -124,7 +124,9 @@ class Control:
         self._watcher.watch(listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """Remove the socket's file, unless another has come in its place."""
+        """Stop listening and remove the socket's file, unless another has come in its place."""
+        if self._listener is not None:
+            self._listener.close()
         try:
             if _identity(self.path) == self._file:
                 os.unlink(self.path)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from launcher.setting import Parsed
 
 DEFAULT_INTROSPECT = "127.0.0.1:8900"
+_OWNER_ONLY = 0o600
 
 
 def log_target(text: str) -> str:
@@ -57,13 +58,14 @@ def _before(text: str) -> str:
 
 
 def _introspect(text: str) -> Parsed:
-    """Read where the observer is to answer."""
+    """Read where the observer is to answer; what it shows on a unix socket is for this user, whatever the umask."""
     if text == "off":
         return text
     address = addresses.parse(text)
     if address.name or address.kind == addresses.FD:
         raise quantities.BadValueError(text, "is not HOST:PORT, unix:PATH or off")
-    return address._replace(name="introspect")
+    is_private = address.kind == addresses.UNIX and address.mode < 0
+    return address._replace(name="introspect", mode=_OWNER_ONLY if is_private else address.mode)
 
 
 BUILT: tuple[Setting, ...] = (
@@ -203,8 +205,8 @@ BUILT: tuple[Setting, ...] = (
         "introspect",
         "HOST:PORT|unix:PATH|off",
         DEFAULT_INTROSPECT,
-        "where probes, metrics and the status are answered: HOST:PORT, [IPV6]:PORT or unix:/path; beside it always a "
-        "unix socket in the runtime directory, for this user only",
+        "where probes, metrics and the status are answered: HOST:PORT, [IPV6]:PORT or unix:/path (for this user only "
+        "without ?mode=); beside TCP always a unix socket in the runtime directory, for this user only",
         read=_introspect,
     ),
     Setting(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,6 +119,19 @@ def test_a_busy_default_costs_one_warning(
     assert one.text().count("127.0.0.1:8900") == 1
     assert f"introspection only through unix:{private(tmp_path)}: 127.0.0.1:8900: in use" in one.text()
     until(lambda: ask(private(tmp_path), "/readyz").code == 200, "ready")
+
+
+@pytest.mark.parametrize(("options", "mode"), [("", 0o600), ("?mode=0660", 0o660)])
+def test_an_own_unix_socket_is_for_this_user_only_whatever_the_umask(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path, options: str, mode: int
+) -> None:
+    """Whoever may open it sees configuration, log and stacks: others have to be let in by name."""
+    app(SIMPLE)
+    one = start("--umask", "0002", "--introspect", f"unix:{tmp_path}/own.sock{options}", "app:main")
+    one.wait_for(event="committed")
+
+    assert stat.S_IMODE((tmp_path / "own.sock").stat().st_mode) == mode
+    assert ask(tmp_path / "own.sock", "/config").code == 200
 
 
 # ── what is told ──

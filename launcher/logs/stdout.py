@@ -66,7 +66,8 @@ class Stdout:
         self._rest_is_notice = False
         self._backlog = bytearray()  # whole lines
         self._waiting = 0  # their number
-        self._missing = 0  # dropped since the last notice
+        self.missing = 0  # dropped since the last notice
+        self._announced = 0  # what that notice said
         self._is_refused = False
 
     def fileno(self) -> int:
@@ -102,7 +103,7 @@ class Stdout:
     def flush(self) -> None:
         """Pass on as much as the other side takes now."""
         while self._rest or self._backlog:
-            notice = self._notice(self._missing) if self._missing and not self._rest else b""
+            notice = self._notice(self.missing) if self.missing and not self._rest else b""
             # Notice and lines go together: alone it could take the only free place each time, and no line would come.
             data = self._rest or notice + self._next_lines(max(self._sink.piece - len(notice), 1))
             try:
@@ -119,7 +120,7 @@ class Stdout:
                 self._rest = self._rest[sent:]
                 self.passed += not (self._rest or self._rest_is_notice)
             else:
-                self._missing = 0
+                self._announced, self.missing = self.missing, 0
                 self._rest = notice[sent:]
                 self._rest_is_notice = True
                 self._take(max(sent - len(notice), 0))
@@ -156,7 +157,7 @@ class Stdout:
     def _drop(self, end: int) -> None:
         lines = self._remove(end)
         self.dropped += lines
-        self._missing += lines
+        self.missing += lines
 
     def _remove(self, end: int) -> int:
         """Remove whole lines from the front of the backlog; return their number."""
@@ -180,9 +181,11 @@ class Stdout:
     def _give_up(self) -> None:
         if self._rest:
             self._rest = b""
-            if not self._rest_is_notice:
+            if self._rest_is_notice:
+                self.missing += self._announced
+            else:
                 self.dropped += 1
-                self._missing += 1
+                self.missing += 1
         self._drop(len(self._backlog))
 
 

@@ -83,6 +83,7 @@ class Loop:
         "_counters",
         "_end_at",
         "_farewell",
+        "_has_parted",
         "_introspection",
         "_pen",
         "_poll",
@@ -113,6 +114,7 @@ class Loop:
         self._end_at: float | None = None
         self._rest: Iterator[list[Batch]] = iter(())  # what the pipes hold at the end
         self._farewell: protocol.Message | None = None
+        self._has_parted = False
         self._introspection: Introspection | None = None
 
     def open_port(self, listeners: list[tuple[int, str]]) -> None:
@@ -150,11 +152,18 @@ class Loop:
             if self._answer_at is not None:
                 self._reassure(now)
         self._read_the_rest(ALL)  # and what is too much is counted
-        self._sink.close()
-        self._count()
+        self._let_go()
         if self._introspection:
             self._introspection.end()
         os._exit(0)
+
+    def _let_go(self) -> None:
+        self._sink.close()
+        self._count()
+        if self._sink.missing:
+            self._complain(f"{self._sink.missing} lines could not be written at the end")
+        elif self._farewell:
+            self._counters.add(places.HEARD, 1)  # else the supervisor says it, on stderr
 
     def _reassure(self, now: float) -> None:
         if now < self._answered_at + ANSWER_EVERY:
@@ -312,7 +321,8 @@ class Loop:
     def _write_own(self, message: protocol.Message) -> None:
         words = self._sources.last_words(message.number("words_of"))
         batch = self._pen.write(own.record_of(message, words, self._pen.form))
-        self._counters.add(places.HEARD, 1)
+        if message is not self._farewell:
+            self._counters.add(places.HEARD, 1)
         self._counters.add(places.TAKEN, batch.taken)
         self._emit([batch])
 
@@ -322,9 +332,9 @@ class Loop:
             self._emit(batches)
             if self._sink.backlog >= most:
                 return
-        if self._farewell:
-            farewell, self._farewell = self._farewell, None
-            self._write_own(farewell)
+        if self._farewell and not self._has_parted:
+            self._has_parted = True
+            self._write_own(self._farewell)
 
     def _is_drained(self) -> bool:
         return self._sink.backlog == 0

@@ -53,6 +53,11 @@ class StandardOutput:
         return self._output.dropped
 
     @property
+    def missing(self) -> int:
+        """Return how many of them no notice has told of."""
+        return self._output.missing
+
+    @property
     def backlog(self) -> int:
         """Return how many bytes wait."""
         return self._output.backlog if self._output.wants_write else 0

@@ -65,6 +65,8 @@ class Syslog:
         """
         self.passed = 0  # taken by the kernel
         self.dropped = 0
+        self.missing = 0  # dropped messages, since the last notice
+        self._announced = 0  # what the notice in front of the window says; 0: there is none
         self._address = address
         self._host = host
         self._notice = notice
@@ -75,7 +77,6 @@ class Syslog:
         self._oldest: list[tuple[Batch, float]] = []
         self._newest: list[tuple[Batch, float]] = []
         self._queued = 0  # bytes in both
-        self._missing = 0  # messages, since the last notice
         self._window: list[bytes] = []  # messages in their final form; nothing may come before them
         self._units: list[int] = []  # what each stands for
         self._next = 0  # of the window
@@ -117,7 +118,9 @@ class Syslog:
     def close(self) -> None:
         """Try once more, count what is left as dropped, and let go of everything; later lines are only counted."""
         self._flush()
-        self.dropped += sum(self._units[self._next :])
+        left = sum(self._units[self._next :])
+        self.dropped += left
+        self.missing += left + (self._announced if self._window and not self._next else 0)
         self._window, self._units, self._next = [], [], 0
         self._drop(0)
         self._connection.close()
@@ -175,16 +178,16 @@ class Syslog:
                 self._window[self._next] = rfc5424.cut(message, size)
                 return
         self.dropped += self._units[self._next]
-        self._missing += 1
+        self.missing += 1
         self._next += 1
 
     def _fill(self) -> bool:
         """Bring the next messages into their final form; say whether there are any."""
         self._window, self._units, self._next = [], [], 0
-        if self._missing:
+        self._announced, self.missing = self.missing, 0
+        if self._announced:
             # Together with lines: alone it could take the only free place each time, and no line would come.
-            self._add(self._notice(self._missing), self._wall())
-            self._missing = 0
+            self._add(self._notice(self._announced), self._wall())
         size = 0
         while self._queued and size < _WINDOW_BYTES and len(self._window) < _WINDOW_MESSAGES:
             batch, seconds = self._pop()
@@ -223,7 +226,7 @@ class Syslog:
         while self._queued > limit:
             batch, _ = self._pop()
             self.dropped += batch.taken
-            self._missing += _count(batch.lines)
+            self.missing += _count(batch.lines)
 
 
 def _count(lines: bytes) -> int:

@@ -141,11 +141,11 @@ class Observer:
         """Say whether there is one, and room in its channel."""
         return self._channel is not None and not self._is_blocked
 
-    def exited(self, pid: int) -> bool:
+    def exited(self, pid: int, code: int) -> bool:
         """Say whether it was the observer that is over."""
         if not pid or pid != self.life.pid:
             return False
-        self._ended()
+        self._ended(is_done=code == 0)
         return True
 
     def end(self) -> None:
@@ -243,11 +243,13 @@ class Observer:
                 return self.introspection.answer(message)
         return []
 
-    def _ended(self) -> None:
+    def _ended(self, *, is_done: bool) -> None:
         self._hang_up()
         if self._endings:
             self.life.pid = 0
-            if self._endings < _ENDINGS and (self._not_heard() or self._pending or self._counters.held > 0):
+            # One that came to its end could not write what is left: the next one could not either.
+            is_left = self._not_heard() and not is_done
+            if self._endings < _ENDINGS and (is_left or self._pending or self._counters.held > 0):
                 self.end()
             return
         delay = self.life.ended(self._now())

@@ -54,7 +54,7 @@ class Unobserved:
     def tell(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Nobody is told."""
 
-    def exited(self, pid: int) -> bool:  # noqa: ARG002
+    def exited(self, pid: int, code: int) -> bool:  # noqa: ARG002
         """It was somebody else."""
         return False
 

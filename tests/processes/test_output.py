@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import free_port
+from tests.processes.loud import Loud
 from tests.processes.running import LIMIT, Line, Running, children_of, descriptors, signals_in, until
 
 if TYPE_CHECKING:
@@ -265,3 +267,67 @@ def test_without_stdio_at_all_it_still_serves(
 
     assert [descriptors(running.pid)[fd] for fd in (0, 1, 2)] == ["/dev/null"] * 3
     assert running.stop() == 0
+
+
+STANDING = """
+from launcher import Worker
+def main(worker: Worker):
+    worker.ready()
+    for number in range(4000):
+        print(f"<{worker.slot} {number}>")
+    print(end="", flush=True)
+    open(f"done.{worker.slot}", "w").close()
+    worker.stopping.wait()
+"""
+
+
+@pytest.mark.parametrize("reader", ["stands still", "is gone"])
+def test_what_nobody_took_at_the_stop_is_counted_on_stderr(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path, reader: str
+) -> None:
+    """The pipe has what it can hold; the rest, and prod-run's own last line, are not lost without a word."""
+    app(STANDING)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    running = start("-w", 2, "app:main", before=into(writing), pass_fds=[writing])
+    os.close(writing)
+    server = Loud(running, tmp_path, ("", 0))
+    until(lambda: len(list(tmp_path.glob("done.*"))) == 2, "all is written")
+    if reader == "is gone":
+        os.close(reading)
+    code = running.stop()
+    arrived = 0 if reader == "is gone" else len(_rest_of(reading))
+    said = running.text()
+    counted = server.counted()
+    server.close()
+
+    assert code == 0
+    assert reader == "is gone" or counted.dropped == counted.taken - arrived > 4000
+    assert said.count(f"prod-run: {counted.dropped} lines could not be written at the end\n") == 1
+    assert len(re.findall(r"^.*could not be written at the end$", said, re.MULTILINE)) == 1
+    assert len(re.findall(r"^.*\bstopped\b.*$", said, re.MULTILINE)) == 1
+
+
+def _rest_of(reading: int) -> list[str]:
+    with os.fdopen(reading) as stream:
+        return stream.read().splitlines()
+
+
+@pytest.mark.parametrize("sink", ["tcp", "unix"])
+def test_what_no_syslog_took_at_the_stop_is_counted_on_stderr(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path, sink: str
+) -> None:
+    """There is no receiver, from the beginning to the end."""
+    app(STANDING)
+    url = f"tcp://127.0.0.1:{free_port()}" if sink == "tcp" else f"unix:{tmp_path}/nobody"
+    running = start("-w", 2, "--log", f"syslog:{url}", "app:main")
+    server = Loud(running, tmp_path, ("", 0))
+    until(lambda: len(list(tmp_path.glob("done.*"))) == 2, "all is written")
+    code = running.stop()
+    counted = server.counted()
+    server.close()
+
+    assert code == 0
+    assert counted.dropped == counted.taken > 8000
+    assert running.text().count(f"prod-run: {counted.dropped} lines could not be written at the end\n") == 1
+    assert len(re.findall(r"^.*\bstopped\b.*$", running.text(), re.MULTILINE)) == 1

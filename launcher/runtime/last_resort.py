@@ -23,6 +23,7 @@ _LEVELS = (
     (logging.WARNING, "warning"),
     (logging.INFO, "info"),
 )
+_SERVERS = ("gunicorn", "uvicorn")  # their access logs are the operator's (--server-option)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -51,16 +52,27 @@ def install(level: str) -> None:
         return  # it was set before us, by a site's own start-up
     ours = _OurLevel(next((number for number, name in _LEVELS if name == level), logging.DEBUG))
     root.level = ours
-    add = root.addHandler
+    add = logging.Logger.addHandler
 
-    def add_handler(hdlr: logging.Handler) -> None:
-        """Add the app's first handler: from now on everything is as it would be without prod-run."""
-        vars(root).pop("addHandler", None)
-        if root.level is ours:
-            root.setLevel(logging.WARNING)
-        add(hdlr)
+    def add_handler(self: logging.Logger, hdlr: logging.Handler) -> None:
+        """Add the app's first handler, to whichever logger: from now on everything is as it would be without us."""
+        if _is_choice(self, hdlr):
+            if logging.Logger.addHandler is add_handler:
+                logging.Logger.addHandler = add  # type: ignore[method-assign]
+            if root.level is ours:
+                root.setLevel(logging.WARNING)
+        add(self, hdlr)
 
-    root.addHandler = add_handler  # type: ignore[method-assign]
+    logging.Logger.addHandler = add_handler  # type: ignore[method-assign]
+
+
+def _is_choice(logger: logging.Logger, handler: logging.Handler) -> bool:
+    """Say whether somebody configures logging with this, and no library merely minds itself."""
+    if logger is not logging.root and type(handler) is logging.NullHandler:
+        return False
+    # Flask brings it with the first use of `app.logger`, which may be the first error after days.
+    is_flask = handler is getattr(sys.modules.get("flask.logging"), "default_handler", None)
+    return not is_flask and logger.name.partition(".")[0] not in _SERVERS
 
 
 def entry(record: logging.LogRecord) -> Entry:

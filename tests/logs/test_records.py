@@ -158,6 +158,15 @@ def test_the_level_is_the_operators(level: str, wanted: list[str]) -> None:
             [("raw", "w")],
         ),
         ("log.addHandler(logging.NullHandler())", []),
+        ("logging.getLogger('library').addHandler(logging.NullHandler())", [("info", "i"), ("warning", "w")]),
+        ("logging.getLogger('gunicorn.access').addHandler(logging.StreamHandler())", [("info", "i"), ("warning", "w")]),
+        ("log.addHandler(logging.StreamHandler())", [("raw", "w")]),
+        ("logging.getLogger('other').addHandler(logging.StreamHandler())", [("warning", "w")]),
+        ("logging.root.setLevel(logging.INFO); log.addHandler(logging.StreamHandler())", [("raw", "i"), ("raw", "w")]),
+        (
+            "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': False, 'handlers': {'c': {'class': 'logging.StreamHandler'}}, 'loggers': {'shop': {'handlers': ['c']}}})",
+            [("raw", "w")],
+        ),
         ("logging.warning('implicit')", [("raw", "WARNING:root:implicit"), ("raw", "WARNING:shop:w")]),
     ],
 )  # fmt: skip
@@ -173,6 +182,19 @@ def test_what_the_app_sets_up_is_as_without_prod_run(setup: str, wanted: list[tu
         """)
         if one != ("raw", "")
     ] == wanted
+
+
+def test_the_handler_that_flask_brings_by_itself_changes_nothing() -> None:
+    """It comes with the first error, perhaps after days: the lines of others must not end there."""
+    pytest.importorskip("flask")
+    found = told("""
+        import flask, logging
+        app = flask.Flask("shop")
+        app.logger.error("e")
+        logging.getLogger("other").info("i")
+        """)
+
+    assert found[-1] == ("info", "i")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,18 @@ logging.config.dictConfig({
         "log.info('paid')",
         [OUT | {"message": "shop|paid"}],
     ),
+    "dictConfig without root": Case(
+        """
+import logging.config
+log = logging.getLogger('shop')
+logging.config.dictConfig({
+    'version': 1, 'disable_existing_loggers': False,
+    'handlers': {'c': {'class': 'logging.StreamHandler'}},
+    'loggers': {'shop': {'handlers': ['c']}},
+})""",
+        "log.info('not wanted'); log.warning('low')",
+        [RAW | {"message": "low"}],
+    ),
     "structlog": Case(
         "import structlog; structlog.configure(processors=[structlog.processors.JSONRenderer()]); log = structlog.get_logger()",
         "log.info('paid', order=17)",

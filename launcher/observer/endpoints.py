@@ -104,7 +104,10 @@ def is_open(part: str) -> bool:
 def _probe(probe: Probe, request: Request, parts: dict[str, str], is_private: bool) -> Reply:  # noqa: FBT001  a tier
     name = parts.get("CHECK")
     if name is None:
-        text = probes.text(probe, is_verbose="verbose" in request.options, is_private=is_private)
+        is_verbose = any(
+            option.partition("=")[0] == "verbose" for option in request.options
+        )  # as Kubernetes: is it there
+        text = probes.text(probe, is_verbose=is_verbose, is_private=is_private)
         return Reply(200 if probe.is_good else 503, text.encode("utf-8", "backslashreplace"))
     check = next((check for check in probe.checks if check.name == name), None)
     if check is None:
@@ -279,8 +282,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "/workers/SLOT/stacks",
-        "the Python stacks of a worker now, also if it holds the GIL",
-        "200, 404, 504",
+        "the Python stacks of a worker now, also if it holds the GIL; 503: it is stopped, or dead",
+        "200, 404, 503, 504",
         _stacks,
         is_private=True,
     ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.observer import access, endpoints, probes
+from launcher import protocol
+from launcher.observer import access, endpoints, introspection, probes
 from launcher.observer.access import is_number
 from launcher.observer.endpoints import About, Known, Later
 from launcher.observer.http import Reply, Request
@@ -79,6 +80,9 @@ def test_a_good_probe_is_short_unless_asked() -> None:
     assert ask("/readyz", SERVING, options="verbose").body == (
         b"[+]generation ok\n[+]workers ok\n[+]shutdown ok\n[+]reload ok\n[+]respawn ok\nreadyz check passed\n"
     )
+    for asked in ("verbose=1", "verbose=", "verbose=false"):  # whether the name is there, as in Kubernetes
+        assert ask("/readyz", SERVING, options=asked).body == ask("/readyz", SERVING, options="verbose").body
+    assert ask("/readyz", SERVING, options="verbosely").body == b"ok\n"
     assert ask("/healthz", SERVING, options="verbose").body == b"[+]supervisor ok\nhealthz check passed\n"
 
 
@@ -127,6 +131,19 @@ def test_one_check_can_be_asked_for() -> None:
 def test_what_is_not_in_the_table_is_not_found(path: str) -> None:
     """Nothing is guessed."""
     assert endpoints.find(path) is None
+
+
+def test_every_answer_about_stacks_is_in_the_reference() -> None:
+    """Those of a worker that runs, and of one that is stopped and cannot tell."""
+    found = endpoints.find("/workers/0/stacks")
+    assert found is not None
+    answers = [
+        introspection._stacks(protocol.decode(protocol.encode("stacks", slot=0, generation=1, pid=7, **told)))
+        for told in ({"text": "File", "process": ""}, {"text": "", "process": "stopped by a signal"})
+    ]
+
+    assert [answer.status for answer in answers] == [200, 503]
+    assert {str(answer.status) for answer in answers} < set(found[0].codes.split(", "))
 
 
 def test_stacks_are_asked_of_a_worker_that_can_tell() -> None:

@@ -14,6 +14,7 @@ _PIECE = 64 * 1024
 _ALL_PIPES = 16 * 1024 * 1024
 _LARGEST_PIPE = 1024 * 1024
 _SMALLEST_PIPE = 64 * 1024
+_NEAR = 4 * 1024  # bytes
 _FIONREAD = 0x541B  # ioctl_tty(2)
 
 
@@ -35,12 +36,23 @@ def enlarge(fd: int, size: int) -> None:
 
 
 def make_room(fd: int) -> int:
-    """Read a pipe that is more than half full until it is not; return how many lines that were."""
+    """
+    Read a pipe that is more than half full until it is not; return how many lines that were.
+
+    The last line is read to its end if that is near: its rest would come out as a line of its own.
+    """
     lines = 0
+    piece = b"\n"
     half = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2
-    while int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder) > half:
-        try:
-            lines += os.read(fd, _PIECE).count(b"\n")
-        except BlockingIOError:
-            break
+    try:
+        while int.from_bytes(fcntl.ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder) > half:
+            piece = os.read(fd, _PIECE)
+            lines += piece.count(b"\n")
+        left = _NEAR
+        while left and piece and piece[-1] != ord("\n"):
+            piece = os.read(fd, 1)  # a pipe cannot be looked into, and what is read cannot be put back
+            lines += piece == b"\n"
+            left -= 1
+    except BlockingIOError:
+        pass
     return lines

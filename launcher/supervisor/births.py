@@ -200,9 +200,7 @@ class Births:
         """Have its output read; without --no-log-capture, that is."""
         if stdout < 0:
             return
-        size = output_pipes.size_for(self._handoff.workers)
-        for fd in (stdout, stderr):
-            output_pipes.enlarge(fd, size)
+        output_pipes.share_out((stdout, stderr), self._observer.outputs(), self._handoff.workers)
         self._observer.capture(
             child.ticket,
             {"stdout": stdout, "stderr": stderr},

@@ -109,6 +109,10 @@ class Observer:
             self._watcher.watch(fd, self._ask, _ONCE)
         self._send_capture(captured)
 
+    def outputs(self) -> list[int]:
+        """Return the reading ends of all that is captured."""
+        return [fd for captured in self._captured.values() for fd in captured.fds.values()]
+
     def know(self, ticket: int, **facts: protocol.Field) -> None:
         """Tell more about a process: its PID, its slot, its app's version."""
         captured = self._captured.get(ticket)

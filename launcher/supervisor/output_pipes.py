@@ -18,21 +18,38 @@ _NEAR = 4 * 1024  # bytes
 _FIONREAD = 0x541B  # ioctl_tty(2)
 
 
-def size_for(workers: int) -> int:
-    """Return how large each of so many workers' two pipes may be, in bytes."""
+def share_out(new: tuple[int, int], living: list[int], workers: int) -> None:
+    """
+    Give the two pipes of a new process their share, and take from the others what is too much by now.
+
+    `living` are all other pipes, `workers` what the start was told.  A reload has room from the beginning: two
+    generations of them, each with a zygote, and a spare.
+    """
+    planned = 2 * workers + 3
+    found = len(living) // 2 + 1
+    size = _size_for(max(planned, found))
+    for fd in new:
+        _resize(fd, size)
+    if found > planned:  # scaled up, or several generations drain
+        for fd in living:
+            if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) > size:
+                _resize(fd, size)
+
+
+def _size_for(processes: int) -> int:
+    """Return how large each of so many processes' two pipes may be, in bytes."""
     size = _LARGEST_PIPE
-    while size > _SMALLEST_PIPE and size * 2 * workers > _ALL_PIPES:
+    while size > _SMALLEST_PIPE and size * 2 * processes > _ALL_PIPES:
         size //= 2
     return size
 
 
-def enlarge(fd: int, size: int) -> None:
-    """Let a pipe hold more than its 64 KiB, as far as the user's share allows (pipe(7): pipe-user-pages-soft)."""
-    if size > _SMALLEST_PIPE:
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-        except OSError:
-            pass
+def _resize(fd: int, size: int) -> None:
+    """Let a pipe hold so much, as far as the user's share allows (pipe(7): pipe-user-pages-soft) and what it holds."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        pass  # fcntl(2): EPERM is the share's, EBUSY that it holds more
 
 
 def make_room(fd: int) -> int:

@@ -45,6 +45,10 @@ class Unobserved:
     def capture(self, ticket: int, fds: dict[str, int], **facts: protocol.Field) -> None:
         """Nothing is captured."""
 
+    def outputs(self) -> list[int]:
+        """Nothing is captured."""
+        return []
+
     def know(self, ticket: int, **facts: protocol.Field) -> None:
         """Nobody wants to know."""
 

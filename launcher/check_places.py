@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from launcher import privileges
+from launcher import introspect_listeners, privileges
 from launcher.addresses import UNIX, name_all, parse
 from launcher.errors import ConfigError, LauncherError, Problem, UnavailableError
-from launcher.supervisor import introspect_listeners, listeners, pidfile, unix_sockets
+from launcher.supervisor import listeners, pidfile, unix_sockets
 
 TYPE_CHECKING = False
 

@@ -12,11 +12,19 @@ import signal
 import sys
 from functools import partial
 
-from launcher import command, kernel, metrics_directory, privileges, runtime_directory, whereabouts
+from launcher import (
+    command,
+    introspect_listeners,
+    kernel,
+    metrics_directory,
+    privileges,
+    runtime_directory,
+    whereabouts,
+)
 from launcher.handoff import Handoff, is_kept
 from launcher.lean import NamedTuple
 from launcher.logs.batch import Form
-from launcher.supervisor import interpreter, introspect_listeners, listeners, pidfile
+from launcher.supervisor import interpreter, listeners, pidfile
 from launcher.supervisor.descriptor_store import Store
 
 TYPE_CHECKING = False

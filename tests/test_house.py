@@ -161,6 +161,32 @@ def test_the_app_side_never_imports_the_supervisor(name: str) -> None:
     assert {m for m in ours(name) if m.startswith(("launcher.supervisor", "launcher.cli", "launcher.exec"))} == set()
 
 
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("launcher.observer")])
+def test_the_observer_imports_only_its_own_the_logs_and_the_leaves(name: str) -> None:
+    """It shares nothing with the processes that it watches."""
+    allowed = LEAVES | {"launcher.libc"}
+    strangers = {m for m in ours(name) if not m.startswith(("launcher.observer", "launcher.logs")) and m not in allowed}
+
+    assert strangers == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(("launcher.logs", "launcher.proxy"))])
+def test_what_several_processes_use_belongs_to_none(name: str) -> None:
+    """Formats and parsers know no process."""
+    folder = ".".join(name.split(".")[:2])
+
+    assert {m for m in ours(name) if not m.startswith(folder) and m not in LEAVES} == set()
+
+
+def test_before_the_exec_only_the_check_loads_the_apps_side() -> None:
+    """A start must not pay for what its zygotes import."""
+    importers = {
+        name for name in MODULES if name.count(".") == 1 and any(m.startswith("launcher.runtime.") for m in ours(name))
+    }
+
+    assert importers == {"launcher.api", "launcher.check", "launcher.check_places"}
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("launcher.appconfig")])
 def test_configuration_knows_nothing_of_processes(name: str) -> None:
     """What an app declares is loaded by a zygote, by `--check-config` and by a test alike."""

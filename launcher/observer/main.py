@@ -12,7 +12,7 @@ import select
 import sys
 import time
 
-from launcher import protocol
+from launcher import libc, protocol
 from launcher.lean_posix import signal, socket
 from launcher.logs import counters as places
 from launcher.logs import formats, stdout
@@ -22,7 +22,6 @@ from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
 from launcher.observer.valve import FULL, Valve
 from launcher.observer.whole_lines import newlines
-from launcher.runtime import libc
 from launcher.signals import HARMLESS_TO_WORKERS
 
 TYPE_CHECKING = False

@@ -12,11 +12,11 @@ import os
 import select
 import sys
 
-from launcher import init_task, protocol
+from launcher import init_task, libc, protocol
 from launcher.errors import Exit, LauncherError, Problem, TargetError
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, load, records
+from launcher.runtime import load, records
 from launcher.runtime.prepare import SYSTEMD
 from launcher.runtime.start import Signals, sendable
 from launcher.signals import name_of

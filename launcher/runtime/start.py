@@ -14,12 +14,12 @@ import os
 import resource
 import sys
 
-from launcher import protocol
+from launcher import libc, protocol
 from launcher.errors import Exit
 from launcher.handoff import Ingress
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.runtime import libc, multiprocess, prepare, records, titles
+from launcher.runtime import multiprocess, prepare, records, titles
 from launcher.runtime.prepare import Wanted
 from launcher.signals import HARMLESS_TO_WORKERS, STACKS
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 
+from launcher import libc
 from launcher.appconfig import watch
 from launcher.appconfig.secret_files import FileError, Files
 from launcher.lean_posix import socket
-from launcher.runtime import libc, titles
+from launcher.runtime import titles
 from launcher.runtime.start import FIRST_LISTENER, Order, Signals
 
 TYPE_CHECKING = False

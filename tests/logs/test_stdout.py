@@ -277,6 +277,28 @@ def test_no_portion_is_too_small(steps: list[tuple[int, int]], limit: int) -> No
     assert accounted(sink.taken) == (number + 1 - out.dropped, out.dropped)
 
 
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 90)), max_size=60),
+    limit=st.integers(30, 200),
+)
+def test_what_no_notice_tells_of_is_known_at_the_end(steps: list[tuple[int, int]], limit: int) -> None:
+    """The end may come anywhere, also in the middle of a notice: what is missing is announced, or in `missing`."""
+    sink = Stingy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stdout, "_sink", lambda _fd: sink)
+        out = Stdout(1, notice=told, limit=limit)
+    number = 0
+    for lines, room in steps:
+        out.write(b"".join(line(number + each) for each in range(lines)))
+        number += lines
+        sink.room += room
+        out.flush()
+    out.close()
+
+    came, announced = accounted(sink.taken[: sink.taken.rfind(b"\n") + 1])
+    assert (came, announced + out.missing) == (number - out.dropped, out.dropped)
+
+
 class Stingy:
     """A sink that takes no more than it has room for."""
 
@@ -296,6 +318,9 @@ class Stingy:
         self.taken += taken
         self.room -= len(taken)
         return len(taken)
+
+    def close(self) -> None:
+        """Keep nothing open."""
 
 
 def test_one_stuck_time_is_told_in_one_line(pair: Pair, open_stdout: Callable[..., Stdout]) -> None:

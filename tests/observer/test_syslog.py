@@ -121,6 +121,22 @@ def test_what_is_left_at_the_end_is_counted(world: World, path: Path) -> None:
     assert (world.sink.backlog, world.sink.deadline(), world.watched) == (0, None, {})
 
 
+@pytest.mark.parametrize("rounds", range(60))
+def test_what_no_notice_tells_of_is_known_at_the_end(small: World, path: Path, rounds: int) -> None:
+    """Wherever the end comes, also with a notice on its way."""
+    found: list[bytes] = []
+    with unix_receiver(path) as receiver:
+        for _ in range(rounds + 1):
+            for _ in range(10):
+                small.write(*[b"line"] * 30)
+            found += datagrams(receiver)
+            small.turn()
+        small.sink.close()
+        found += datagrams(receiver)
+
+    assert announced(found) + small.sink.missing == small.sink.dropped > 0
+
+
 def test_a_receiver_that_comes_late_gets_everything(world: World, path: Path) -> None:
     """Its socket is not there at the start; it is tried again when that is due, not with every line."""
     tried = world.now

@@ -41,6 +41,7 @@ else:
 
 _CLOSED_HERE = (errno.EBADF, errno.ENOTSOCK)
 _SENTENCE = "the app has closed descriptors that it did not open: prod-run's channel to this worker is gone"
+_LONGEST_WAIT = 86400.0  # seconds: poll(2) takes an int of milliseconds; who waits looks again
 _HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are written at once
 _current: list[Worker[Any]] = []  # of this process: one at most
 
@@ -369,12 +370,12 @@ def _in_event_loop() -> bool:
 
 
 def _wait_until_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:
-    """Wait until one of them is readable, at most so many seconds; -1 stands for none."""
+    """Wait until one of them is readable, at most so many seconds or a day; -1 stands for none."""
     poll = select.poll()
     for fd in descriptors:
         if fd >= 0:
             poll.register(fd, select.POLLIN)
-    found = poll.poll(None if seconds is None else seconds * 1000.0)
+    found = poll.poll(None if seconds is None else min(seconds, _LONGEST_WAIT) * 1000.0)
     if any(what & select.POLLNVAL for _, what in found):
         raise RuntimeError(_SENTENCE)  # or it would return at once, for ever
     return [fd for fd, _ in found]

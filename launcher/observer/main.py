@@ -35,6 +35,7 @@ CHANNEL = 3  # where the supervisor puts it before the exec
 ANSWER_EVERY = 0.5  # seconds: questions come as fast as they are answered
 FLUSH = 1.8  # seconds at the end; the supervisor waits for two
 AT_ONCE = 64  # messages in one turn
+LONGEST_WAIT = 86400.0  # seconds: epoll_wait(2) takes an int of milliseconds
 ALL = sys.maxsize
 LAST = "stopped"  # prod-run's own last line: what the pipes still hold comes before it
 LARGEST = 1024 * 1024  # bytes that the work on one piece may need
@@ -184,7 +185,7 @@ class Loop:
         )
         deadline = min((due for due in times if due is not None), default=None)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for fd, mask in self._poll.poll(timeout):
+        for fd, mask in self._poll.poll(None if timeout is None else min(timeout, LONGEST_WAIT)):
             if fd == self._channel.fileno():
                 if self._unsaid and self._send():
                     self._poll.modify(self._channel, select.EPOLLIN)

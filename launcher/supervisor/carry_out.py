@@ -112,13 +112,13 @@ class Hands:
     def _stop(self, order: do.Stop) -> list[on.Event]:
         events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last, until=order.until)
         if order.pid:
-            self._send(order.pid, order.number)
+            self.send(order.pid, order.number)
         return events
 
     def _kill(self, order: do.Kill) -> None:
-        self._send(order.pid, signal.SIGKILL)
+        self.send(order.pid, signal.SIGKILL)
 
-    def _send(self, pid: int, number: int) -> None:
+    def send(self, pid: int, number: int) -> None:
         """Signal a worker, or the whole group of a command."""
         try:
             (os.killpg if self.handoff.command else os.kill)(pid, number)

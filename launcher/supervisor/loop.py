@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from launcher.supervisor.machine import Machine
 
 FLUSH = 2.0  # seconds at the end for the observer to write what it has
+LONGEST_WAIT = 86400.0  # seconds: epoll_wait(2) takes an int of milliseconds; to look a little early does no harm
 LATE = 2.0  # seconds; a later wake-up means that the machine, or this process, was suspended
 
 
@@ -66,14 +67,10 @@ class Watcher:
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def is_watching(self, fd: int) -> bool:
-        """Say whether somebody waits for it."""
-        return fd in self._callbacks
-
     def wait(self, timeout: float | None) -> list[on.Event]:
         """Wait until something is ready, at most `timeout` seconds; return what came of it."""
         events: list[on.Event] = []
-        for fd, _ in self._epoll.poll(timeout):
+        for fd, _ in self._epoll.poll(None if timeout is None else min(timeout, LONGEST_WAIT)):
             # It may have been forgotten while an earlier one of the same batch was served.
             callback = self._callbacks.get(fd)
             if callback:
@@ -113,6 +110,12 @@ class Loop:
             self._turn(self._wait() or [on.Tick()])
         self._end_observer()
         return self._hands.exit_code
+
+    def abandon(self) -> None:
+        """Leave nobody behind when the loop cannot go on; PDEATHSIG would not reach a setuid command (prctl(2))."""
+        for child in self._hands.children.values():
+            if child.pid:
+                self._hands.send(child.pid, signal.SIGKILL)
 
     def _wait(self) -> list[on.Event]:
         upwards, observer = self._hands.upwards, self._hands.observer

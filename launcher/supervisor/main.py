@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 def main(fd: int) -> NoReturn:
     """Supervise until told to end; `fd` is the memfd with the handoff."""
-    handoff = readiness = control = None
+    handoff = readiness = control = loop = None
     reason = ""
     try:
         handoff = _read(fd)
@@ -51,6 +51,13 @@ def main(fd: int) -> NoReturn:
         reason = f"the operating system refused: {what}{error.strerror or error}"
         _say(reason)
         code = Exit.OS_ERROR
+    except Exception as error:  # noqa: BLE001  a fault of ours, too, leaves nobody and nothing behind
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        reason = f"ended by a fault of its own ({type(error).__name__}: {error}): please report it with the lines above"
+        _say(reason)
+        code = Exit.SOFTWARE
+    if loop and reason:
+        loop.abandon()
     for listener in (*handoff.listeners, *handoff.introspect) if handoff else ():
         unlink_if_ours(listener)
     if control:

@@ -152,6 +152,7 @@ class Generation:
         "files",
         "has_served",
         "imports_anew",
+        "is_watched",
         "number",
         "origin",
         "phase",
@@ -177,6 +178,7 @@ class Generation:
         self.task: Process | None = None  # runs --before, once
         self.imports_anew = False  # no preload: every worker imports for itself
         self.zygote_stays = False  # its zygote is needed for more than forking
+        self.is_watched = False  # by a process of its zygote's (--watch)
         self.takes_worker = True
         self.has_served = False  # a client may have seen it
         self.files = ""
@@ -233,7 +235,9 @@ class Generation:
     @property
     def lacks_zygote(self) -> bool:
         """Say whether a zygote is to be started; one that survives SIGKILL is as good as none."""
-        return not self.imports_anew and (self.zygote is None or self.zygote.state is State.STUCK)
+        forks = not (self.imports_anew or self.unrespawnable)
+        is_needed = forks or (self.is_watched and self.phase is Phase.COMMITTED)
+        return is_needed and (self.zygote is None or self.zygote.state is State.STUCK)
 
     @property
     def has_spare(self) -> bool:

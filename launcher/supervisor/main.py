@@ -109,6 +109,7 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> tuple[Loop, Cont
         before=handoff.before,
         is_command=bool(handoff.command),
         is_prepared=handoff.is_prepared,
+        watch=handoff.watch,
         rewrites=handoff.rewrites,
         successes=handoff.successes,
     )

@@ -28,5 +28,6 @@ class Policy(NamedTuple):
     before: str = ""  # the init task of each generation, as written; empty: none
     is_command: bool = False  # every copy is a process group that is sent signals, and hears nothing else
     is_prepared: bool = True  # else a generation is workers alone
+    watch: bool = False  # a zygote is needed as long as its generation serves
     rewrites: tuple[tuple[int, int], ...] = ()  # signal → the one that commands get; 0: none
     successes: tuple[int, ...] = ()  # exit codes that count as 0

@@ -152,7 +152,7 @@ class Records:
                 self.extend(self.policy.boot_timeout)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
-                self._refused(process.generation, event)
+                self._refused(process, event)
             case on.ChannelClosed():
                 process.mute = True
                 if process.state in (State.PREPARING, State.WARM, State.READY, State.PARKED):
@@ -176,12 +176,12 @@ class Records:
         generation = zygote.generation
         zygote.enter(State.WARM, None)
         if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
-            if facts.files == generation.files:
+            if generation.imports_anew or facts.files == generation.files:
                 self._log("info", "replaced zygote", generation=generation.number, pid=zygote.pid)
-                if generation.phase is Phase.COMMITTED:
-                    self._order(do.Confirm(zygote.ticket))
-                return
-            self._cannot_respawn(generation, "code on disk differs")
+            elif not generation.unrespawnable:
+                self._cannot_respawn(generation, "code on disk differs")
+            if generation.phase is Phase.COMMITTED and (generation.is_watched or not generation.unrespawnable):
+                self._order(do.Confirm(zygote.ticket))
             return
         if facts.is_web:
             self.policy = self.policy._replace(restart=self.policy.restart_of_web)
@@ -189,7 +189,7 @@ class Records:
                 self.wanted = facts.workers
         generation.files = facts.files
         generation.takes_worker = facts.takes_worker
-        generation.zygote_stays = facts.zygote_stays
+        generation.zygote_stays, generation.is_watched = facts.zygote_stays, self.policy.watch
         generation.phase = Phase.BEFORE if self.policy.before else Phase.FILLING
         self._log("info", "prepared", generation=generation.number, after=f"{now - generation.since:.2f}s")
         if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
@@ -198,11 +198,17 @@ class Records:
             then = "workers import for themselves" if generation.imports_anew else "forking all the same"
             self._log("warning", f"unsafe to fork: {then}", generation=generation.number, found=facts.unforkable)
 
-    def _refused(self, generation: Generation, event: on.Refused) -> None:
+    def _refused(self, zygote: Process, event: on.Refused) -> None:
+        generation = zygote.generation
         if generation is self.candidate:
             generation.failure = Failure(event.reason, event.detail, event.code)
         elif generation.phase is not Phase.REJECTED:
-            self._cannot_respawn(generation, event.reason)
+            if not generation.imports_anew and not generation.unrespawnable:
+                self._cannot_respawn(generation, event.reason)
+            if generation.is_watched:
+                generation.is_watched = False
+                then = "nothing is watched until the next reload"
+                self._log("error", f"--watch: {then}", generation=generation.number, reason=event.reason)
 
     def _cannot_respawn(self, generation: Generation, why: str) -> None:
         generation.unrespawnable = why
@@ -309,7 +315,8 @@ class Records:
             said = process.raised
             failure = Failure(f"{reason}: {said.reason}", said.detail, code) if said else Failure(reason, "", code)
             generation.failure = generation.failure or failure
-        if generation.phase in (Phase.ROLLING, Phase.COMMITTED, Phase.RETIRING):
+        is_missed = process.is_worker or generation.is_watched or not generation.imports_anew
+        if is_missed and generation.phase in (Phase.ROLLING, Phase.COMMITTED, Phase.RETIRING):
             self._pace(process, now)
 
     def _pace(self, process: Process, now: float) -> None:

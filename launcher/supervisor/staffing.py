@@ -96,7 +96,8 @@ class Staffing(Overdue):
 
     def _needs_zygote(self, generation: Generation) -> bool:
         done = generation.imports_anew and not generation.zygote_stays
-        if generation.phase is not Phase.PREPARING and (done or generation.unrespawnable):
+        given_up = generation.unrespawnable and not generation.is_watched
+        if generation.phase is not Phase.PREPARING and (done or given_up):
             return False
         if generation.present():
             return True
@@ -132,7 +133,7 @@ class Staffing(Overdue):
 
     def _lacking(self, generation: Generation) -> Iterator[int]:
         """Yield what a generation should have and has not: its zygote, or slots and then a spare."""
-        if generation.lacks_zygote and not generation.unrespawnable:
+        if generation.lacks_zygote:
             yield ZYGOTE
         if generation is self.fallback or (generation is self.current and self._is_draining_first()):
             return

@@ -134,3 +134,21 @@ def test_a_dead_watch_is_told(start: Callable[..., Running], app: Callable[..., 
     assert running.reload()["event"] == "committed"
     until(lambda: watchers(running.pid), "a process that watches again")
     assert running.stop() == 0
+
+
+def test_it_goes_on_when_its_zygote_dies_though_workers_import_for_themselves(
+    start: Callable[..., Running], app: Callable[..., Path], volume: Path
+) -> None:
+    """`delayed respawn` is kept: a new zygote comes for the watch alone, whatever code lies on disk by then."""
+    app(APP)
+    running = watching(start, volume, "--preload", "never")
+    app(APP + "\n# deployed\n")
+    os.kill(running.zygotes()[0], signal.SIGKILL)
+    running.wait_for(event="replaced zygote", generation=1)
+    until(lambda: watchers(running.pid), "a process that watches")
+
+    swap(volume, "..two", {"shop_token": "b", "env": "SHOP_NAME=b\n"})
+
+    running.wait_for(event="committed", generation=2)
+    running.wait_for("serving b True")
+    assert running.stop() == 0

@@ -98,6 +98,7 @@ class PretendKernel:
         self.is_prepared = True  # else whoever is started is a plain command
         self.plain: set[int] = set()  # generations whose target takes no Worker
         self.unforkable = ""
+        self.zygote_stays = False  # a zygote is needed for more than forking
         self.has_checks = False  # what is deployed
         self.checking: set[int] = set()  # generations whose workers have a check
         self.on_duty = 0  # PID of who is to run it
@@ -293,7 +294,8 @@ class PretendKernel:
             self.checking.add(zygote.generation)
         if not self.takes_worker:
             self.plain.add(zygote.generation)
-        self._say(zygote.ticket, on.Prepared(zygote.ticket, self.takes_worker, self.files, self.unforkable))
+        facts = self.takes_worker, self.files, self.unforkable, self.zygote_stays
+        self._say(zygote.ticket, on.Prepared(zygote.ticket, *facts))
 
     def refuse(self, zygote: Proc, code: int = 78) -> None:
         """Have a zygote say why it cannot."""

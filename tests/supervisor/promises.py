@@ -165,7 +165,8 @@ class Promises(Witness):
             return
         if isinstance(order, do.ForkWorker | do.Park):
             zygote = self.kernel.procs[order.zygote]
-            promise(zygote.seen_prepared and self.exists(zygote), "a fork is asked of a zygote that can", order, zygote)
+            can = zygote.seen_prepared and self.exists(zygote) and generation not in self.unrespawnable
+            promise(can, "a fork is asked of a zygote that can", order, zygote)
         if isinstance(order, do.Park):
             promise(self.is_good(generation), "a spare is forked for the generation that serves", order)
             return
@@ -309,6 +310,8 @@ class Promises(Witness):
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
                 self.unrespawnable.add(generation)
+            case "--watch":
+                self.unwatched.add(generation)
             case "gave up" | "unkillable" | "missing" | "lost worker with its zygote" | "lost spare with its zygote":
                 self.mark(line.event, found)
             case "stalled":
@@ -427,23 +430,30 @@ class Promises(Witness):
             return "leftovers"
         if any(p.ticket in self.stacks for p in there):
             return "stacks"
-        if current in self.unrespawnable:
-            return ""
+        if current in self.unrespawnable or self._lacks_watcher(current):
+            return "a zygote" if self._lacks_watcher(current) else ""
         if self.serving(current) + self.done_in(current) < self.wanted:
             return "a respawn"
         return self._awaited_ahead(current, there)
 
-    @staticmethod
-    def _awaited_ahead(current: int, there: list[Proc]) -> str | None:
+    def _awaited_ahead(self, current: int, there: list[Proc]) -> str | None:
         forks = any(p.generation == current and p.zygote for p in there)
+        if self.kernel.zygote_stays and not forks:
+            return None  # it may be there, or come again, for that alone
         if not any(p.generation == current and p.is_zygote for p in there):
             return "a zygote" if forks else None
         return "" if any(p.generation == current and p.is_spare for p in there) else "a spare"
+
+    def _lacks_watcher(self, current: int) -> bool:
+        is_watched = self.policy.watch and self.policy.is_prepared and current not in self.unwatched
+        mine = [p for p in self.kernel.procs.values() if p.is_zygote and p.generation == current]
+        return is_watched and not any(self.exists(p) for p in mine)
 
     def look_at_rest(self) -> None:
         """Judge a world in which everybody answered and nothing is awaited."""
         current = self.current()
         there = self.serving(current) + self.done_in(current)
+        promise(not self._lacks_watcher(current), "in a world that answers --watch goes on", current)
         whole = there >= self.wanted or current in self.unrespawnable
         promise(whole, "in a world that answers as many workers serve as are wanted", f"{there}/{self.wanted}")
         strays = [p for p in self.kernel.procs.values() if p.alive and self.exists(p) and p.generation != current]

@@ -34,6 +34,7 @@ POLICIES = st.builds(
     before=st.sampled_from(["", "", "migrate"]),
     is_command=st.just(value=False),
     is_prepared=st.just(value=True),
+    watch=st.sampled_from([False, False, True]),
     rewrites=st.just(()),
     successes=st.just(()),
 )

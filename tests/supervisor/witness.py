@@ -37,6 +37,7 @@ class Witness:
         self.announced: set[int] = set()  # generations
         self.hurt: list[Proc] = []  # told to go while it was open whether the new generation is good
         self.unrespawnable: set[int] = set()
+        self.unwatched: set[int] = set()
         self.confirmed: set[int] = set()  # generations
         self.served: dict[int, Proc] = {}  # by ticket
         self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why

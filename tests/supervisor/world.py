@@ -45,6 +45,7 @@ class World:
         self.kernel = PretendKernel()
         self.kernel.refusals = refusals
         self.kernel.is_prepared = policy.is_prepared
+        self.kernel.zygote_stays = policy.watch
         self.promises = Promises(policy, self.kernel)
         self.orders: list[do.Action] = []
         self.story: list[tuple[float, on.Event | do.Action]] = []

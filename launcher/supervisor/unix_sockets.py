@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 _LONGEST_PATH = 107  # bytes; unix(7): sun_path has 108, the last one is a NUL
-_LONGEST_TURN = 1.0  # seconds
+_LONGEST_TURN = 1.0  # seconds that the command line waits for it
+_TRIES = 20
 
 
 def bind(place: Address) -> Listener:
@@ -85,10 +86,14 @@ def give_away(path: str, place: Address) -> None:
 
 
 def unlink_if_ours(listener: Listener) -> bool:
-    """Remove the file of a unix socket if it is still the one that was made; say whether it was."""
+    """
+    Remove the file of a unix socket if it is still the one that was made; say whether it was.
+
+    Never waits, for the supervisor must not: whoever may read the directory could keep the turn.
+    """
     if not listener.path:
         return False
-    turn = _take_turn(os.path.dirname(listener.path))
+    turn = _take_turn(os.path.dirname(listener.path), tries=1)
     try:
         found = os.lstat(listener.path)
         if (found.st_dev, found.st_ino) != (listener.device, listener.inode):
@@ -170,7 +175,7 @@ def _peer(connected: socket.socket) -> str:
     return describe(pid) if pid else ""
 
 
-def _take_turn(directory: str) -> int:
+def _take_turn(directory: str, tries: int = _TRIES) -> int:
     """
     Keep other prod-runs from looking at the same directory between our look and our rename.
 
@@ -182,11 +187,12 @@ def _take_turn(directory: str) -> int:
         turn = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return -1  # may be searched and written, but not read; or is not there, which bind(2) will say
-    for _ in range(20):
+    for left in reversed(range(tries)):
         try:
             fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            select.select((), (), (), _LONGEST_TURN / 20)
+            if left:
+                select.select((), (), (), _LONGEST_TURN / _TRIES)
         except OSError:
             break
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -326,6 +327,22 @@ def test_only_our_own_file_is_removed_at_exit(tmp_path: Path) -> None:
     assert not path.exists()
     assert not unlink_if_ours(ours)
     os.close(ours.fd)
+
+
+def test_nobody_can_delay_the_end_by_holding_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may read it can lock it; the supervisor never waits, and the file goes all the same."""
+    path = tmp_path / "x.sock"
+    (ours,) = open_all(places(f"unix:{path}"))
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waits: list[object] = []
+    monkeypatch.setattr("launcher.supervisor.unix_sockets.select.select", lambda *how: waits.append(how))
+
+    assert unlink_if_ours(ours)
+    assert not path.exists()
+    assert not waits
+    os.close(ours.fd)
+    os.close(held)
 
 
 def test_a_descriptor_that_listens_is_adopted() -> None:

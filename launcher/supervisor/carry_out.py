@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from launcher.handoff import Handoff, Listener
     from launcher.supervisor.journal import Journal
-    from launcher.supervisor.loop import Watcher
+    from launcher.supervisor.loop import Clock, Watcher
 
 
 class Hands:
@@ -34,6 +34,7 @@ class Hands:
 
     __slots__ = (
         "_births",
+        "_clock",
         "_functions",
         "children",
         "exit_code",
@@ -44,9 +45,10 @@ class Hands:
         "upwards",
     )
 
-    def __init__(self, handoff: Handoff, watcher: Watcher, journal: Journal) -> None:
+    def __init__(self, handoff: Handoff, watcher: Watcher, journal: Journal, clock: Clock) -> None:
         self.handoff = handoff
         self.journal = journal
+        self._clock = clock
         self.observer = journal.observer
         self.upwards = Upwards(handoff.notify_socket, handoff.watchdog)
         self.children: dict[int, Child] = {}  # by ticket
@@ -110,7 +112,8 @@ class Hands:
         return self._tell(order.ticket, "stop-soon")
 
     def _stop(self, order: do.Stop) -> list[on.Event]:
-        events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last, until=order.until)
+        until = order.until + self._clock.skew  # who is told looks at the kernel's clock, not at ours
+        events = self._tell(order.ticket, "stop", reason=order.reason, last=order.last, until=until)
         if order.pid:
             self.send(order.pid, order.number)
         return events

@@ -92,7 +92,7 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> tuple[Loop, Cont
     journal = Journal(_observer(handoff, watcher, clock), handoff.log_level)
     if readiness:
         journal.listeners.append(readiness.hear)
-    hands = Hands(handoff, watcher, journal)
+    hands = Hands(handoff, watcher, journal, clock)
     policy = Policy(
         workers=handoff.workers,
         max_surge=handoff.max_surge,

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from threading import Timer
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 from launcher.api import Link, Stopping
+from launcher.lean_posix import signal, socket
+from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
-from launcher.supervisor.loop import Watcher
+from launcher.supervisor.carry_out import Hands
+from launcher.supervisor.children import Child, Inputs
+from launcher.supervisor.loop import Clock, Watcher
 
 MONTHS = 3e7  # seconds: more milliseconds than an int holds
 
@@ -31,3 +38,23 @@ def test_a_worker_may_wait_for_months() -> None:
     Timer(0.01, stopping.set).start()
 
     assert stopping.wait(MONTHS)
+
+
+def test_a_drain_limit_is_told_in_the_time_of_those_who_hear_it() -> None:
+    """After a late wake-up the supervisor's clock is behind: the limit would be over before it began."""
+    handoff = SimpleNamespace(notify_socket="", watchdog=0.0, command=(), zygote=None)
+    clock = Clock()
+    clock.skew = 9.0
+    hands = Hands(handoff, Watcher(), MagicMock(), clock)  # type: ignore[arg-type]
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = hands.children[1] = Child(1, 1, Inputs(), is_zygote=False)
+    child.channel = channel
+    link = Link(theirs)
+
+    hands.carry_out(do.Stop(1, 0, "stop", True, clock.now() + 5.0, signal.SIGTERM))
+    link.listen()
+
+    assert link.stopping.is_set()
+    assert 0.0 < link.stop_until - time.monotonic() <= 5.0
+    child.close()
+    theirs.close()

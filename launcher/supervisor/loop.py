@@ -121,8 +121,8 @@ class Loop:
         upwards, observer = self._hands.upwards, self._hands.observer
         upwards.watch()
         observer.tend()
-        watchdog = None if upwards.watchdog_at is None else upwards.watchdog_at - self._clock.skew
-        times = (self._machine.next_deadline(), watchdog, observer.deadline())
+        at = upwards.deadline()
+        times = (self._machine.next_deadline(), None if at is None else at - self._clock.skew, observer.deadline())
         deadline = min((time for time in times if time is not None), default=None)
         began = self._clock.now()
         self._show_title()

@@ -78,6 +78,7 @@ def launch(  # noqa: PLR0917  once from the command line, once from its daemon
         if death_signal:
             command.die_with_parent(death_signal, parent)
         command.run_alone(command.wishes(settings), how)
+    kernel.require_death_signal()
     undo: list[Callable[[], None]] = []
     try:
         started = caller or os.getpid()

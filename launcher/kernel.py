@@ -46,6 +46,15 @@ def require() -> None:
         raise refused(error, "pidfd_open(2)") from None
 
 
+def require_death_signal() -> None:
+    """Check that the kernel can kill our processes with us: each of them ends at once if it cannot, and says little."""
+    from launcher.prctl import may_set_death_signal  # noqa: PLC0415 - one command does without
+
+    if not may_set_death_signal():
+        remedy = "A seccomp filter or a sandbox may forbid it"
+        raise SystemRefusedError(Problem("prctl(PR_SET_PDEATHSIG)", "the system refused it", remedy))
+
+
 def sealed(name: str, content: bytes) -> int:
     """Put bytes into a memfd that nobody can change any more, at offset 0; `name` is for /proc/PID/fd."""
     try:

@@ -7,6 +7,8 @@ Must never be used where the reason of a refusal is wanted: it has no errno.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +26,21 @@ else:
 
 
 SET_PDEATHSIG = 1  # linux/prctl.h
+GET_PDEATHSIG = 2
 SET_CHILD_SUBREAPER = 36
 
 
 def prctl(option: int, argument: int) -> bool:
     """Ask for one thing; say whether it was granted."""
     return _call(_find("prctl"), (option, argument, 0, 0, 0)) == 0
+
+
+def may_set_death_signal() -> bool:
+    """Ask for the signal that is set already, which our caller may have chosen: nothing changes; say whether it may."""
+    number = bytes(4)  # nobody else has this one, and the kernel writes an int into it
+    if _call(_find("prctl"), (GET_PDEATHSIG, number, 0, 0, 0)) != 0:
+        return False
+    return prctl(SET_PDEATHSIG, int.from_bytes(number, sys.byteorder))
 
 
 def signalfd(signals: bytes, flags: int) -> int:

@@ -99,7 +99,9 @@ def fork(become: Callable[[], NoReturn]) -> int:
 
 def die_with(supervisor: int) -> None:
     """Have the kernel kill this process when the supervisor dies; a setuid command clears it (prctl(2))."""
-    prctl(SET_PDEATHSIG, signal.SIGKILL)
+    if not prctl(SET_PDEATHSIG, signal.SIGKILL):
+        text = b"the system refused prctl(PR_SET_PDEATHSIG): the command goes on if prod-run is killed with SIGKILL"
+        os.write(2, b"prod-run: " + text + b"\n")
     if os.getppid() != supervisor:
         os._exit(CANNOT_RUN)  # it died before that line
 

@@ -1,11 +1,13 @@
 """
 How fast the dead are replaced (DESIGN §3.6).
 
-Owns the bucket of immediate replacements and the back-off of a slot.
+Owns the bucket of immediate replacements, the back-off of a slot, and what is worth another try.
 Pure: time and chance come in as arguments; never waits.
 """
 
 from __future__ import annotations
+
+from launcher.errors import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ LONGEST_DELAY = 30.0  # seconds
 JITTER = 0.1
 FORGET_AFTER = 30.0  # seconds of life that make earlier failures history
 BURST = 10  # immediate replacements, on top of one for each worker
+PASSING = (Exit.UNAVAILABLE, Exit.OS_ERROR)  # EMFILE, ENOMEM, a directory that is just being replaced: tried again
 REFILL = 1.0  # tokens a second
 
 
@@ -49,14 +52,17 @@ class Backoff:
         self.failures = 0
         self.until = 0.0
 
-    def fail(self, now: float, lived: float, chance: Callable[[], float]) -> float:
+    def forget(self, lived: float) -> None:
+        """Forget earlier failures if it lived for so many seconds, however it is replaced."""
+        if lived >= FORGET_AFTER:
+            self.failures = 0
+
+    def fail(self, now: float, chance: Callable[[], float]) -> float:
         """
-        Count a failure after `lived` seconds of life and return the delay in seconds.
+        Count a failure and return the delay in seconds.
 
         `chance` returns a number from 0 to 1; it decides the jitter.
         """
-        if lived >= FORGET_AFTER:
-            self.failures = 0
         # 1.5 ** 15 is already past the longest delay; more would overflow a float after weeks.
         delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(self.failures, 15))
         delay *= 1.0 - JITTER + 2.0 * JITTER * chance()

@@ -15,7 +15,7 @@ from launcher.supervisor import actions as do
 from launcher.supervisor import checking, signals_of_commands, status
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, SPARE, TASK, UP, Failure, Generation, Phase, Process, State
-from launcher.supervisor.pacing import Bucket
+from launcher.supervisor.pacing import PASSING, Bucket
 from launcher.supervisor.processes import Processes, in_words
 from launcher.supervisor.stopping import Stage, Stopping
 
@@ -152,7 +152,7 @@ class Records:
                 self.extend(self.policy.boot_timeout)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
-                self._refused(process, event)
+                self._refused(process, event, now)
             case on.ChannelClosed():
                 process.mute = True
                 if process.state in (State.PREPARING, State.WARM, State.READY, State.PARKED):
@@ -198,17 +198,19 @@ class Records:
             then = "workers import for themselves" if generation.imports_anew else "forking all the same"
             self._log("warning", f"unsafe to fork: {then}", generation=generation.number, found=facts.unforkable)
 
-    def _refused(self, zygote: Process, event: on.Refused) -> None:
+    def _refused(self, zygote: Process, event: on.Refused, now: float) -> None:
         generation = zygote.generation
         if generation is self.candidate:
             generation.failure = Failure(event.reason, event.detail, event.code)
+        elif event.code in PASSING and generation.phase is not Phase.REJECTED:
+            self._log("error", "cannot start", **identity(zygote), reason=event.reason)
+            self._pace(zygote, now)
         elif generation.phase is not Phase.REJECTED:
             if not generation.imports_anew and not generation.unrespawnable:
                 self._cannot_respawn(generation, event.reason)
             if generation.is_watched:
-                generation.is_watched = False
-                then = "nothing is watched until the next reload"
-                self._log("error", f"--watch: {then}", generation=generation.number, reason=event.reason)
+                generation.is_watched, what = False, "--watch: nothing is watched until the next reload"
+                self._log("error", what, generation=generation.number, reason=event.reason)
 
     def _cannot_respawn(self, generation: Generation, why: str) -> None:
         generation.unrespawnable = why
@@ -321,11 +323,12 @@ class Records:
 
     def _pace(self, process: Process, now: float) -> None:
         backoff = process.generation.backoff(process.slot)
+        backoff.forget(now - process.started)
         if process.state in UP and self.bucket.take(self.wanted, now):
             # Not earlier than its replacement may be tried again, which failed while this one was being recycled.
             backoff.until = max(backoff.until, now)
             return
-        delay = backoff.fail(now, now - process.started, self.chance)
+        delay = backoff.fail(now, self.chance)
         self._log("info", "delayed respawn", **identity(process), by=f"{delay:.2f}s")
 
     def _kill(self, process: Process, now: float) -> None:

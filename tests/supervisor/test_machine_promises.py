@@ -276,12 +276,12 @@ class Supervision(RuleBasedStateMachine):
         self.world.settle(lambda proc: proc is held)
 
     @running
-    @rule(index=ANY)
-    def a_zygote_refuses_or_cannot_fork(self, index: int) -> None:
+    @rule(index=ANY, code=st.sampled_from([78, 71]))
+    def a_zygote_refuses_or_cannot_fork(self, index: int, code: int = 78) -> None:
         """Let an import or a fork fail."""
         zygote = self._one(index, workers=False)
         if zygote and zygote.step == "importing":
-            self.world.kernel.refuse(zygote)
+            self.world.kernel.refuse(zygote, code)
         elif zygote and zygote.forks:
             self.world.kernel.fork(zygote, fails=True)
 

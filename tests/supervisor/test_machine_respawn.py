@@ -56,9 +56,32 @@ class TestRespawn:
     def test_half_a_minute_of_life_makes_failures_history(self) -> None:
         """The next delay is the first one again."""
         backoff = Backoff()
-        delays = [backoff.fail(0.0, lived, lambda: 0.5) for lived in (0.0, 1.0, 31.0)]
+        delays = []
+        for lived in (0.0, 1.0, 31.0):
+            backoff.forget(lived)
+            delays.append(backoff.fail(0.0, lambda: 0.5))
 
         assert delays == pytest.approx([0.1, 0.15, 0.1])
+
+    def test_days_of_service_make_failures_history_also_where_the_replacement_is_immediate(self) -> None:
+        """A slot that had a bad start begins with the first delay again, ten days later."""
+        world = booted(workers=1, preload="never")
+        world.kernel.die(world.workers()[0], 1)
+        world.deliver_all()
+        for _ in range(12):
+            world.kernel.die(world.workers()[0], 1)
+            world.deliver_all()
+            while not spawns(world.wait_for_deadline()):
+                pass
+            world.deliver_all()
+        world.catch_up()
+        world.wait(10 * 86400.0)
+        world.kernel.die(world.workers()[0], 1)  # replaced at once
+        world.deliver_all()
+        world.kernel.die(world.workers()[0], 1)  # before it is ready
+        world.deliver_all()
+
+        assert world.said("delayed respawn")[-1]["by"] == "0.10s"
 
     def test_a_crash_loop_of_serving_workers_runs_out_of_tokens(self) -> None:
         """Ten replacements and one for each worker are immediate, then it is paced."""
@@ -201,6 +224,25 @@ class TestZygote:
         world.catch_up()
 
         assert world.serving(2) == 2
+
+    @pytest.mark.parametrize("code", [69, 71])
+    def test_a_zygote_that_is_refused_for_a_passing_reason_is_tried_again(self, code: int) -> None:
+        """EMFILE, ENOMEM or a directory that is away for a moment: no reload is needed when it is over."""
+        world = booted()
+        world.kernel.die(world.zygote(1), -9)
+        for _ in range(3):
+            world.deliver_all()
+            while not kinds(world.wait_for_deadline(), do.StartZygote):
+                pass
+            world.kernel.refuse(world.zygote(1), code)
+        world.catch_up()
+
+        assert not world.said("cannot respawn")
+        assert [line["by"] for line in world.said("delayed respawn")] == ["0.10s", "0.15s", "0.23s", "0.34s"]
+        for _ in range(2):
+            world.kernel.die(world.workers()[0], 1)
+        world.catch_up()
+        assert world.serving(1) == 2
 
     def test_the_spare_takes_a_slot_while_a_zygote_is_prepared(self) -> None:
         """What was forked before needs no zygote."""

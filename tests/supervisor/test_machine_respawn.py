@@ -232,9 +232,10 @@ class TestZygote:
         world.kernel.die(world.zygote(1), -9)
         for _ in range(3):
             world.deliver_all()
-            while not kinds(world.wait_for_deadline(), do.StartZygote):
-                pass
+            world.wait(1.0)
             world.kernel.refuse(world.zygote(1), code)
+            world.deliver_all()
+            world.kernel.die(world.zygote(1), code)
         world.catch_up()
 
         assert not world.said("cannot respawn")

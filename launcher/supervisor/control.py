@@ -281,6 +281,11 @@ class Control:
     def _on_stacks(self, client: Client, message: protocol.Message) -> list[on.Event]:
         slots = message.texts("slot")
         slot = int(slots[0]) if slots else -1
+        known = sorted({worker.slot for one in self._machine.generations() for worker in one.workers.values()})
+        if slots and slot not in known:
+            there = ", ".join(map(str, known)) or "none"
+            self._end(client, Exit.USAGE, f"there is no worker in slot {slot}: the slots are {there}")
+            return []
         self._end(client, Exit.DONE, "the stacks are in prod-run's log")
         return [on.StacksAsked(slot)]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from launcher import protocol
+from launcher.errors import Exit
 from tests.processes.running import LIMIT, PROD_RUN, Running, until
 
 if TYPE_CHECKING:
@@ -144,6 +145,17 @@ def test_scale_and_stop(running: Running, ctl: Callable[..., subprocess.Complete
 
     assert ctl("stop").returncode == 0
     assert running.wait() == 0
+
+
+def test_stacks_of_a_slot_that_nobody_has_are_refused(
+    running: Running, ctl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Nothing would be in the log: the known slots are named instead."""
+    assert len(running.workers()) == 2
+    done = ctl("stacks", "99")
+
+    assert done.returncode == Exit.USAGE
+    assert "the slots are 0, 1" in done.stdout + done.stderr
 
 
 def test_stacks_show_where_a_worker_is(running: Running, ctl: Callable[..., subprocess.CompletedProcess[str]]) -> None:

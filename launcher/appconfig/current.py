@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from launcher.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from launcher.appconfig.load import Loaded
     from launcher.appconfig.sources import Surroundings
 
@@ -22,6 +24,7 @@ T = TypeVar("T")
 _instances: dict[type, Any] = {}
 _loads: list[Loaded] = []
 _places: list[Surroundings] = []  # at most one
+_listeners: list[Callable[[Loaded], None]] = []  # at most one
 
 
 @overload
@@ -42,6 +45,8 @@ def config(cls: type | None = None, /) -> Any:
         return _the_only_one()
     if cls not in _instances:
         loaded = _load(cls)
+        for tell in _listeners:  # of one with problems too: its secrets are in sight all the same
+            tell(loaded)
         if loaded.problems:
             raise ConfigError(*loaded.problems)
         _loads.append(loaded)
@@ -59,9 +64,16 @@ def withdraw(cls: type) -> None:
     _instances.pop(cls, None)
 
 
-def surround(places: Surroundings) -> None:
-    """Let classes that the app asks for itself be loaded from here, instead of from os.environ."""
+def surround(places: Surroundings, tell: Callable[[Loaded], None] | None = None) -> None:
+    """
+    Let classes that the app asks for itself be loaded from here, instead of from os.environ.
+
+    Args:
+        places: where values may come from.
+        tell: called with each that was loaded, before the app has it.
+    """
     _places[:] = [places]
+    _listeners[:] = [tell] if tell else []
 
 
 def loads() -> tuple[Loaded, ...]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from launcher.runtime.load import Target
-    from launcher.runtime.prepare import Prepared
 
 _STOPPED = 128 + signal.SIGTERM
 _LAST = 4000  # bytes of what a command wrote last on stderr, for its failure's reason
@@ -47,7 +46,7 @@ class _Given(NamedTuple):
     config: object
 
 
-def run(text: str, prepared: Prepared, channel: socket.socket) -> int:
+def run(text: str, channel: socket.socket) -> int:
     """Run the task and tell the supervisor if it failed; return the exit code of this process."""
     for name in SYSTEMD:  # neither the sockets nor the notify address are this process's
         os.environ.pop(name, None)
@@ -60,9 +59,8 @@ def run(text: str, prepared: Prepared, channel: socket.socket) -> int:
     failure = _run_command(words) if words else _call(text)
     if failure is None:
         return 0
-    mask = _mask(prepared)
-    reason = sendable(mask(f"--before {text}: {failure.reason}"), _MOST_REASON)
-    detail = sendable(mask(failure.detail), _MOST_DETAIL)
+    reason = sendable(records.masked(f"--before {text}: {failure.reason}"), _MOST_REASON)
+    detail = sendable(records.masked(failure.detail), _MOST_DETAIL)
     channel.send(protocol.encode("refused", code=Exit.SOFTWARE, reason=reason, detail=detail))
     return 1
 
@@ -106,12 +104,6 @@ def _is_told_to_stop(channel: socket.socket) -> bool:
     except BlockingIOError:
         return False
     return True  # the order, or the end of the channel
-
-
-def _mask(prepared: Prepared) -> Any:
-    """Take out the secrets also of what the task itself has loaded."""
-    current = sys.modules.get("launcher.appconfig.current")
-    return prepared._replace(loads=(*prepared.loads, *(current.loads() if current else ()))).mask
 
 
 def _call(text: str) -> _Failure | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 import launcher
+from launcher.runtime import scrubbing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Inputs:
         def surround() -> None:
             from launcher.appconfig import current  # noqa: PLC0415
 
-            current.surround(self.places())
+            current.surround(self.places(), scrubbing.take)
 
         launcher.before_config[:] = [surround]
 

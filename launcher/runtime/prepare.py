@@ -14,9 +14,9 @@ import sys
 
 import launcher
 from launcher.errors import ConfigError, Exit, LauncherError, Problem, UsageError, explain
-from launcher.handoff import Ingress, is_kept
+from launcher.handoff import Ingress
 from launcher.lean import NamedTuple
-from launcher.runtime import forkable, load, multiprocess
+from launcher.runtime import forkable, load, multiprocess, records, scrubbing
 from launcher.runtime.inputs import Inputs
 
 TYPE_CHECKING = False
@@ -158,7 +158,7 @@ def prepare(wanted: Wanted, recorded: Snapshot | None = None) -> Prepared:
     if target and target.interface == load.CALLABLE and "environ" in sys.modules:
         _load_annotated(wanted, target, found)
     exports = _exports(wanted, found) if wanted.export_secrets else {}
-    _scrub(found)
+    found.add(scrubbing.scrub(found.loads))
     files = forkable.module_files()  # before templates, which a later process of the generation does not make again
     return _finish(wanted, target, found, files, exports)
 
@@ -193,7 +193,7 @@ def _load_declared(wanted: Wanted, found: _Findings) -> None:
         )
         return
     _load(cls, found)
-    _scrub(found)
+    found.add(scrubbing.scrub(found.loads))
 
 
 def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
@@ -266,24 +266,11 @@ def _load(cls: type, found: _Findings) -> None:
     while launcher.before_config:
         launcher.before_config.pop()()
     found.cls, found.declared = cls, load_class(cls, found.inputs.places())
+    records.protect_also(found.declared)  # the import that follows may log
     if found.declared.problems:
         found.add(found.declared.problems)
     else:
         current.provide(cls, found.declared.instance)
-
-
-def _scrub(found: _Findings) -> None:
-    """Take declared secrets out of the environment, and refuse names that every process shows."""
-    for loaded in found.loads:
-        names = [row.name for row in loaded.rows if row.is_secret]
-        for name in names:
-            os.environ.pop(name, None)
-        remedy = "Give it another name: launcher.secret(name=…)"
-        found.add(
-            Problem(name, "is a name that stays in the environment of every process, so it cannot be secret", remedy)
-            for name in names
-            if is_kept(name)
-        )
 
 
 # ── the end ─────────────────────────────────────────────────────────────────────────────────────────

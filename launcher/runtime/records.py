@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    from launcher.appconfig.load import Loaded
     from launcher.logs.fields import Entry
     from launcher.protocol import Message
     from launcher.runtime.prepare import Prepared
@@ -54,8 +55,9 @@ class _Voice:
     """The speaker, which a fork changes, and how secrets are taken out of what it says."""
 
     speaker: Speaker  # set by `begin`, before anything can be said
-    secrets: Prepared | None = None
-    mask: Callable[[str], str] | None = None
+    is_prepared = False
+    loads: tuple[Loaded, ...] = ()  # whose secrets are taken out
+    mask: tuple[tuple[Loaded, ...], Callable[[str], str] | None] = (), None  # for these loads
     former_showwarning = warnings.showwarning
 
 
@@ -97,10 +99,22 @@ def learn_version(target: str) -> str:
 
 def protect(prepared: Prepared) -> None:
     """Take the secrets of a prepared app out of every record from now on."""
-    if any(loaded.secrets for loaded in prepared.loads):
-        _Voice.secrets = prepared
-        if "logging" in sys.modules:
-            _mask()  # once, for all workers
+    _Voice.is_prepared = True
+    for loaded in prepared.loads:
+        protect_also(loaded)
+    if "logging" in sys.modules:
+        _mask()  # once, for all workers
+
+
+def protect_also(loaded: Loaded) -> None:
+    """Take the secrets of one more class out of every record from now on."""
+    if loaded.secrets and not any(known is loaded for known in _Voice.loads):
+        _Voice.loads = (*_Voice.loads, loaded)
+
+
+def is_prepared() -> bool:
+    """Say whether PREPARING is over in this process, and in what it was forked from."""
+    return _Voice.is_prepared
 
 
 def masked(text: str) -> str:
@@ -150,9 +164,14 @@ def formatted(kind: type[BaseException], error: BaseException | None, frames: Tr
 
 
 def _mask() -> Callable[[str], str] | None:
-    if _Voice.secrets and not _Voice.mask:
-        _Voice.mask = _Voice.secrets.redactor.mask
-    return _Voice.mask
+    loads = _Voice.loads
+    known, mask = _Voice.mask
+    if known is not loads:  # compared, not dropped: another thread may be making one of fewer secrets
+        from launcher.appconfig.redact import Redactor  # noqa: PLC0415  re and json
+
+        mask = Redactor({name: value.reveal() for item in loads for name, value in item.secrets.items()}).mask
+        _Voice.mask = loads, mask
+    return mask
 
 
 def _after_fork() -> None:
@@ -192,6 +211,12 @@ def _put(data: bytes) -> None:
 
 
 # ── what nobody logged ──────────────────────────────────────────────────────────────────────────────
+
+
+def say(level: str, message: str) -> None:
+    """Write a record of prod-run's own, if its level (one of batch.SEVERITIES) is wanted."""
+    if SEVERITIES[level] <= SEVERITIES[_Voice.speaker.level]:
+        _say(level, LOGGER, message)
 
 
 def _say(level: str, logger: str, message: str, exc: str = "", thread: str = "") -> None:

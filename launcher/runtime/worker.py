@@ -137,7 +137,7 @@ def _run_task(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> No
     titles.show(order.name, f"before] generation {birth.generation}")
     prepared = prepare()
     records.protect(prepared)
-    sys.exit(before.run(order.before, prepared, birth.channel))
+    sys.exit(before.run(order.before, birth.channel))
 
 
 def _say_hello(birth: Birth) -> None:

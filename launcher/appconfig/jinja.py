@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import ChainableUndefined, StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from launcher.appconfig.masked import MASK, Secret
+from launcher.appconfig.exposure import names_bare_secret
+from launcher.appconfig.masked import MASK, Secret, reveals
 from launcher.errors import Problem
 
 if TYPE_CHECKING:
@@ -52,8 +53,12 @@ def fill(source: bytes, file: str, inputs: Inputs, read: Callable[[str], bytes])
     environment = _environment(functions, "\r\n" if b"\r\n" in source else "\n")
     rendered = ""
     try:
-        unknown = _unknown_names(environment, text, functions)
-        rendered = environment.from_string(text).render(unknown)
+        tree = environment.parse(text)
+        unknown = _unknown_names(environment, tree, functions)
+        template = environment.from_string(text)
+        rendered, is_revealed = reveals(lambda: template.render(unknown))
+        if is_revealed or names_bare_secret(tree, inputs.config):
+            functions.secrets.add("in cfg")
     except TemplateSyntaxError as error:
         # Its message is made of the template alone.
         functions.say(f"{(error.message or 'is no template').rstrip('.')}", line=error.lineno)
@@ -111,10 +116,7 @@ class _Functions:
 
     def printed(self, value: Any) -> Any:
         """Show a secret of `cfg` to the file, where it would hide itself from a log."""
-        if not isinstance(value, Secret):
-            return value
-        self.secrets.add("in cfg")
-        return value.reveal()
+        return value.reveal() if isinstance(value, Secret) else value
 
     def say(self, reason: str, remedy: str = "", line: int | None = None) -> None:
         """Note a problem; without a line it is the one that is running."""
@@ -156,10 +158,9 @@ def _environment(functions: _Functions, newline: str) -> ImmutableSandboxedEnvir
 
 
 def _unknown_names(
-    environment: ImmutableSandboxedEnvironment, text: str, functions: _Functions
+    environment: ImmutableSandboxedEnvironment, tree: nodes.Template, functions: _Functions
 ) -> Mapping[str, ChainableUndefined]:
     """Note every name that nothing could define, and return stand-ins, with which the rest can be looked at."""
-    tree = environment.parse(text)
     unknown = meta.find_undeclared_variables(tree) - environment.globals.keys()
     lines = sorted({(n.lineno, n.name) for n in tree.find_all(nodes.Name) if n.ctx == "load" and n.name in unknown})
     for line, name in lines:

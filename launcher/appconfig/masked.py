@@ -7,6 +7,7 @@ Must never write a value, or its length, anywhere; `reveal()` is the only way to
 
 from __future__ import annotations
 
+from _thread import get_ident
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MASK = "<secret>"
+
+_noted: dict[int, bool] = {}  # threads that want to know, and whether one was revealed
 
 
 class Secret(Generic[T]):
@@ -28,6 +31,8 @@ class Secret(Generic[T]):
 
     def reveal(self) -> T:
         """Return the value itself."""
+        if _noted and get_ident() in _noted:
+            _noted[get_ident()] = True
         return self._reveal()
 
     def __repr__(self) -> str:
@@ -64,6 +69,16 @@ class Secret(Generic[T]):
         # A pickle holds the value in clear and ends in caches, queues and crash reports, far from here.
         message = "a secret is not pickled: pass what reveal() gives, where you know who reads it"
         raise TypeError(message)
+
+
+def reveals(deed: Callable[[], T]) -> tuple[T, bool]:
+    """Call something; return its result, and whether this thread has revealed a secret in it."""
+    thread = get_ident()
+    _noted[thread] = False
+    try:
+        return deed(), _noted[thread]
+    finally:
+        del _noted[thread]
 
 
 class RefusedSecretError(ValueError):

@@ -19,8 +19,6 @@ from launcher.appconfig.schema import KEY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_STEPS = (nodes.Getattr, nodes.Getitem)
-
 
 def names_bare_secret(tree: nodes.Template, config: object) -> bool:
     """Say whether a template names a secret that is a bare value, or anything of `cfg` that may give one."""
@@ -67,8 +65,9 @@ def _is_bare(value: object) -> bool:
 
 def _paths(tree: nodes.Template) -> Iterator[tuple[str, ...]]:
     """Yield what stands behind each `cfg`: ("db", "host") for `cfg.db.host`, as far as it is written out."""
-    inner = {id(node.node) for node in tree.find_all(_STEPS)}
-    for node in tree.find_all((*_STEPS, nodes.Name)):
+    steps: list[nodes.Getattr | nodes.Getitem] = [*tree.find_all(nodes.Getattr), *tree.find_all(nodes.Getitem)]
+    inner = {id(node.node) for node in steps}
+    for node in (*steps, *tree.find_all(nodes.Name)):
         if id(node) not in inner and (path := _path(node)) is not None:
             yield path
 

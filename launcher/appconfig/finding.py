@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import attrs
 from environ.exceptions import MissingEnvValueError, MissingSecretError
 
+from launcher.appconfig import theirs
 from launcher.appconfig.masked import name_of
 from launcher.appconfig.sources import SourceError, find_secret
 from launcher.errors import Problem
@@ -81,7 +82,7 @@ def _look_as_they_do(leaf: Leaf, places: Surroundings, asked: Asked) -> Looked:
     entry, attribute = leaf.entry, leaf.attribute
     before = set(asked.names)
     try:
-        value = entry.callback(asked, attribute.metadata, leaf.prefixes, attribute.name)
+        value = theirs.getter(leaf, places)(asked, attribute.metadata, leaf.prefixes, attribute.name)
     except (MissingSecretError, MissingEnvValueError):
         value = attrs.NOTHING
     except Exception as error:  # noqa: BLE001  measured: TypeError and NoSectionError for an INI file
@@ -89,7 +90,7 @@ def _look_as_they_do(leaf: Leaf, places: Surroundings, asked: Asked) -> Looked:
     if value is attrs.NOTHING or value is entry.default:
         refused = _refused(leaf.place)
         return Looked(FAILED, problem=Problem(leaf.variable, *refused)) if refused else _absent(leaf, places)
-    return Looked(FOUND, value, leaf.place or places.origin(leaf.variable))
+    return Looked(FOUND, value, leaf.place or places.origin(leaf.variable), theirs.warning(leaf))
 
 
 def _refused(path: str) -> tuple[str, str] | None:

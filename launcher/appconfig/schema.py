@@ -35,6 +35,7 @@ class Leaf(NamedTuple):
     is_ours: bool  # declared with launcher.secret or launcher.url
     place: str  # where environ-config's own secrets look; empty: the variable
     only_if: str = ""  # "APP_MAIL_": the optional group that it is in
+    file: str = ""  # that environ-config's own secrets read; empty: none, or nobody knows
 
     @property
     def entry(self) -> Any:
@@ -134,29 +135,34 @@ def _leaf(field: attrs.Attribute[Any], prefixes: tuple[str, ...], variables: Map
     entry = field.metadata[KEY]
     variable = lookup.variable(entry.name, prefixes, field.name)
     is_ours = entry.callback is lookup.look_up
-    place = ""
+    place = file = ""
     if entry.callback is not None and not is_ours:
-        variable, place = _theirs(entry, variable, prefixes, field.name, variables)
-    return Leaf(field, prefixes, variable, entry.callback is not None, is_ours, place, only_if)
+        variable, place, file = _theirs(entry, variable, prefixes, field.name, variables)
+    return Leaf(field, prefixes, variable, entry.callback is not None, is_ours, place, only_if, file)
 
 
 def _theirs(
     entry: Any, variable: str, prefixes: tuple[str, ...], name: str, variables: Mapping[str, str]
-) -> tuple[str, str]:
-    """Say which variable or place environ-config's own secrets read."""
+) -> tuple[str, str, str]:
+    """Say which variable or place environ-config's own secrets read, and the file if it is known."""
     source = getattr(entry.callback, "__self__", None)
     file_name = entry.name or "_".join((*prefixes[1:], name))
     if isinstance(source, environ.secrets.VaultEnvSecrets):
         vault = _vault_prefix(source.vault_prefix, variables)
-        return entry.name or ("_".join((vault, *prefixes[1:], name)).upper() if vault else variable), ""
+        return entry.name or ("_".join((vault, *prefixes[1:], name)).upper() if vault else variable), "", ""
     named_in = getattr(source, "_env_name", None)
     if isinstance(source, environ.secrets.DirectorySecrets):
         folder = variables.get(named_in or "", source.secrets_dir)
-        return variable, os.path.join(folder or f"${named_in}", file_name)
+        path = os.path.join(folder or f"${named_in}", file_name)
+        return variable, path, path if folder else ""
     if isinstance(source, environ.secrets.INISecrets):
         path = variables.get(named_in or "") or (f"${named_in}" if named_in else "its INI file")
-        return variable, f"key {file_name} of {path}"
-    return variable, ""
+        return (
+            variable,
+            f"key {file_name} of {path}",
+            variables.get(named_in, source._env_default or "") if named_in else "",
+        )
+    return variable, "", ""
 
 
 def _vault_prefix(given: Any, variables: Mapping[str, str]) -> str:

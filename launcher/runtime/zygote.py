@@ -82,7 +82,7 @@ class Files:
             from launcher.appconfig import place  # noqa: PLC0415  loaded when they were moved
 
             for problem in place.put_back(self.placed):
-                print(f"{problem.name} {problem.reason}. {problem.remedy}", file=sys.stderr)
+                records.say("error", f"{problem.name} {problem.reason}. {problem.remedy}")
         self.placed = []
         for path in self.private:
             try:
@@ -109,7 +109,7 @@ def prepare(order: Order, files: Files) -> Prepared:
     if prepared.problems or (target is None and not order.wanted.is_command):
         refuse(order, prepared.exit_code, prepared.reason(), _detail(prepared))
     for warning in () if recorded else prepared.warnings:
-        print(f"prod-run: {warning.name}: {warning.reason}", file=sys.stderr)
+        records.say("warning", f"{warning.name}: {warning.reason}")
     found = forkable.obstacles() if target else []
     if target:
         worker.announce_listeners(order)
@@ -194,7 +194,7 @@ def say(order: Order, message: bytes, descriptor: int = -1) -> None:
     except OSError as error:
         is_closed = error.errno in (errno.EBADF, errno.ENOTSOCK)
         why = "the app closed descriptors that it did not open" if is_closed else error.strerror
-        print(f"cannot speak to the supervisor: {why}", file=sys.stderr)
+        records.say("error", f"cannot speak to the supervisor: {why}")
         raise _Unheard(Exit.SOFTWARE if is_closed else Exit.OS_ERROR) from None
 
 
@@ -243,7 +243,7 @@ def _mind(order: Order, watched: Watched) -> Watched | None:
     while not _is_addressed(order, watched):
         paths = watched.read()
         if paths is None:
-            print("the process of --watch ended: nothing is watched until the next reload", file=sys.stderr)
+            records.say("error", "the process of --watch ended: nothing is watched until the next reload")
             watched.close()
             return None
         if paths:
@@ -266,12 +266,12 @@ def _watch(order: Order, prepared: Prepared) -> Watched | None:
     known = prepared.snapshot.files if prepared.snapshot else {}
     paths = (*known, *prepared.reads)
     if not paths:
-        print("--watch: there is no env file, secret file or template to watch", file=sys.stderr)
+        records.say("warning", "--watch: there is no env file, secret file or template to watch")
         return None
     try:
         return watching.start(order, paths, known)
     except OSError as error:
-        print(f"--watch: nothing is watched until the next reload: {error.strerror}", file=sys.stderr)
+        records.say("error", f"--watch: nothing is watched until the next reload: {error.strerror}")
         return None
 
 

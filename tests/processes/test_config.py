@@ -64,7 +64,7 @@ def test_a_target_gets_its_configuration(
     running.wait_for(event="committed")
 
     running.wait_for(TOLD)
-    assert running.wait_for("SHOP_TOKEN: taken from the plain environment")
+    assert running.wait_for("SHOP_TOKEN: taken from the plain environment", level="warning", logger="prod-run")
     assert running.stop() == 0
 
 

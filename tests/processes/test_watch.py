@@ -130,7 +130,7 @@ def test_a_dead_watch_is_told(start: Callable[..., Running], app: Callable[..., 
 
     os.kill(watcher, signal.SIGKILL)
 
-    running.wait_for("nothing is watched until the next reload")
+    running.wait_for("nothing is watched until the next reload", level="error", logger="prod-run")
     assert running.reload()["event"] == "committed"
     until(lambda: watchers(running.pid), "a process that watches again")
     assert running.stop() == 0
@@ -151,4 +151,35 @@ def test_it_goes_on_when_its_zygote_dies_though_workers_import_for_themselves(
 
     running.wait_for(event="committed", generation=2)
     running.wait_for("serving b True")
+    assert running.stop() == 0
+
+
+def test_environ_configs_own_secrets_are_watched(
+    start: Callable[..., Running], app: Callable[..., Path], volume: Path
+) -> None:
+    """Their getter reads the files itself."""
+    app(
+        APP.replace(
+            "launcher.secret()",
+            "environ.secrets.DirectorySecrets.from_path_in_env('FOLDER', None).secret(name='shop_token')",
+        ).replace("token.reveal()", "token")
+    )
+    running = start("--watch", "app:main", env={"FOLDER": str(volume), "SHOP_NAME": "b"})
+    running.wait_for(event="committed", generation=1)
+    running.wait_for("serving b False")
+    until(lambda: watchers(running.pid), "a process that watches")
+
+    swap(volume, "..two", {"shop_token": "b"})
+
+    running.wait_for(event="committed", generation=2)
+    running.wait_for("serving b True")
+    assert running.stop() == 0
+
+
+def test_that_there_is_nothing_to_watch_is_a_warning(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """Not one of the app's lines."""
+    app("import launcher\ndef main(worker: launcher.Worker):\n    worker.ready()\n    worker.stopping.wait()\n")
+    running = start("--watch", "app:main")
+
+    running.wait_for("there is no env file", level="warning", logger="prod-run")
     assert running.stop() == 0

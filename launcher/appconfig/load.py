@@ -15,7 +15,7 @@ from launcher.appconfig import schema
 from launcher.appconfig.filling import Filling, fill, is_absent
 from launcher.appconfig.finding import DEFAULT, FOUND, Asked, Looked, look
 from launcher.appconfig.masked import MASK, Secret
-from launcher.appconfig.redact import Redactor
+from launcher.appconfig.redact import Redactor, is_too_short
 from launcher.appconfig.urls import hide_passwords
 from launcher.errors import Problem
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from launcher.appconfig.sources import Surroundings
 
 NOT_SET = "not set"
+_SHORT = ("too short to be masked: a text that holds it is shown as it is", "Give it a longer value")
 
 
 class Row(NamedTuple):
@@ -70,6 +71,11 @@ def load(cls: type, places: Surroundings) -> Loaded:
     declared = tuple(leaf.variable for leaf in leaves)
     warnings = [found.warning for found in looked.values() if found.warning]
     warnings += _unknown(schema.prefix(cls), asked.names, declared, places)
+    given = {
+        leaf.variable for leaf in leaves if looked[id(leaf)].state == FOUND
+    }  # what stands in the code is no secret
+    short = [name for name, value in secrets.items() if name in given and is_too_short(value.reveal())]
+    warnings += [Problem(name, *_SHORT) for name in short]
     problems = _in_order(filling.problems, rows)
     return Loaded(None if problems else instance, problems, tuple(warnings), rows, secrets)
 

@@ -71,6 +71,13 @@ class Redactor:
         return next((name for pattern, name in self._each if pattern.fullmatch(found)), "")
 
 
+def is_too_short(value: str) -> bool:
+    """Say whether a value, or the password in it if it is a URL, is left alone for being short."""
+    url = _URL_PASSWORD.match(value)
+    parts = [value, urllib.parse.unquote(url[1] or url[2] or "")] if url else [value]
+    return any(0 < len(part) < LEAST_CHARACTERS for part in parts)
+
+
 def _pieces(value: str) -> Iterator[str]:
     """Yield all that must not be seen of a value, the value first."""
     lines = [value, *value.splitlines()]

@@ -9,7 +9,7 @@ import urllib.parse
 import pytest
 from hypothesis import given, settings, strategies
 
-from launcher.appconfig.redact import Redactor
+from launcher.appconfig.redact import Redactor, is_too_short
 
 FORMS = {
     "raw": str,
@@ -145,3 +145,26 @@ def test_the_registry_shows_nothing_of_itself() -> None:
 def test_other_text_is_untouched(text: str) -> None:
     """What has no value in it stays as it is."""
     assert Redactor({"A": "\U0010fffd" * 6}).mask(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("hunter", False),
+        ("hunte", True),
+        ("", False),
+        ("pg://user:hunte@host/db", True),
+        ("pg://user:hunt%65r@host/db", False),
+        ("pg://user:h%75nt%65@host/db", True),
+        ("pg://user@host/db", False),
+        ("pg://user:@host/db", False),
+    ],
+)
+def test_what_is_too_short_is_known(value: str, expected: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """And it is what is left alone."""
+    assert is_too_short(value) is expected
+    if value and expected:
+        secret = value.rpartition("@")[0].rpartition(":")[2] or value
+        assert (
+            Redactor({"X": value}).mask(f"a {urllib.parse.unquote(secret)} b") == f"a {urllib.parse.unquote(secret)} b"
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import environ
 import pytest
 
+import launcher
 from launcher.appconfig.load import Loaded, load
 from launcher.appconfig.sources import Surroundings
 from launcher.runtime.snapshot import RecordedFiles
@@ -39,20 +40,20 @@ def test_a_later_process_loads_what_the_generation_was_made_of(tmp_path: Path, h
         "INI's default": (ini.from_path_in_env("APP_INI", str(file)), {}),
     }[how]
     cls = declared(it=field.secret(), other=field.secret(default="d"))
-    file.write_text(form.format("old"))
+    file.write_text(form.format("old value"))
 
     files = RecordedFiles()
     first = loaded(cls, files, **variables)
-    file.write_text(form.format("new"))
+    file.write_text(form.format("new value"))
     second = loaded(cls, RecordedFiles(files.found()), **variables)
     file.unlink()
     third = loaded(cls, RecordedFiles(files.found()), **variables)
 
     assert [found.problems for found in (first, second, third)] == [(), (), ()]
-    assert {found.instance.it.strip() for found in (first, second, third)} == {"old"}
+    assert {found.instance.it.strip() for found in (first, second, third)} == {"old value"}
     assert {type(found.instance.it).__name__ for found in (first, second, third)} == {"_SecretStr"}
     assert [warning.name for warning in first.warnings] == ["APP_OTHER"]
-    assert files.found()[str(file)] == form.format("old").encode()
+    assert files.found()[str(file)] == form.format("old value").encode()
 
 
 def test_a_file_that_came_later_is_seen_by_the_next_generation_only(tmp_path: Path) -> None:
@@ -86,3 +87,14 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path) -> None:
         "APP_IT: read by INISecrets: --watch cannot see it change. Declare it with launcher.secret()",
         "APP_OWN: read by a getter of its own: --watch cannot see it change. Declare it with launcher.secret()",
     ]
+
+
+def test_a_secret_that_is_too_short_to_be_masked_is_named() -> None:
+    """Neither with its value nor with its length."""
+    cls = declared(pin=launcher.secret(), key=launcher.secret(), none=launcher.secret(None))
+
+    found = loaded(cls, RecordedFiles(), APP_PIN="1q2w", APP_KEY="long enough")
+
+    said = [f"{name}: {reason}" for name, reason, _ in found.warnings if "masked" in reason]
+    assert said == ["APP_PIN: too short to be masked: a text that holds it is shown as it is"]
+    assert "1q2w" not in str(found.warnings)

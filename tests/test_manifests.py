@@ -41,7 +41,7 @@ DEFINED_BY_OTHERS = {"monitoring.coreos.com/v1"}
 COMPOSE_TOP = {"name", "services", "secrets"}
 COMPOSE_SERVICE = {
     *("image", "build", "ports", "environment", "secrets", "user", "read_only", "tmpfs", "cap_drop", "security_opt"),
-    *("cpus", "mem_limit", "pids_limit", "stop_grace_period", "restart", "healthcheck"),
+    *("cpus", "command", "mem_limit", "pids_limit", "stop_grace_period", "restart", "healthcheck"),
 }
 
 

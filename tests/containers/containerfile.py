@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.containers.debian import REPOSITORY
 
 PATH = REPOSITORY / "examples/containers/Containerfile"
-CONTEXT = REPOSITORY / "examples"
+CONTEXT = REPOSITORY
 # Dockerfile reference.
 INSTRUCTIONS = {
     *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "ONBUILD", "RUN"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +99,23 @@ def test_its_entrypoint_serves(container: Callable[..., Container], tmp_path: Pa
     said = [json.loads(line["text"]) for line in running.lines]
     assert said[-1]["event"] == "stopped"
     assert not [line for line in said if line["level"] in {"warning", "error"}]
+
+
+def test_prod_run_is_made_of_what_is_copied(tmp_path: Path) -> None:
+    """The index has none yet: the wheel is built of the sources that the stage has by then."""
+    pytest.importorskip("hatchling")
+    build, _ = containerfile.stages()
+    (install,) = (index for index, one in enumerate(build) if " install --no-cache-dir " in one.rest)
+    for one in build[:install]:
+        *sources, target = one.words if one.name == "COPY" else (".",)
+        for source in sources:
+            into = tmp_path / target.lstrip("/")
+            path = containerfile.CONTEXT / source
+            shutil.copytree(path, into) if path.is_dir() else shutil.copy(path, (into.mkdir(exist_ok=True), into)[1])
+
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    built = subprocess.run(argv, cwd=tmp_path / "src", check=False, capture_output=True, text=True)
+
+    assert build[install].rest.endswith("/app/venv/bin/pip install --no-cache-dir /src")
+    assert built.returncode == 0, built.stderr
+    assert list(tmp_path.glob("prod_run-*.whl"))

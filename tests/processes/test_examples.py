@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.containers import containerfile
 from tests.ports import free_port
 from tests.processes.running import LIMIT, PROD_RUN, Running
 
@@ -128,4 +130,27 @@ def test_the_server(root: Path, start: Callable[..., Running]) -> None:
 
     running.wait_for(event="committed")
     assert "hello from version 1" in running.ask()
+    assert running.stop() == 0
+
+
+def test_compose_gives_its_target_the_secret_it_declares(start: Callable[..., Running], tmp_path: Path) -> None:
+    """The lines at its top make the file; without that there is no start.  Nothing is watched: the mount is of one file."""
+    compose = (containerfile.PATH.parent / "compose.yaml").read_text()
+    making = "\n".join(line.removeprefix("#   ") for line in compose.splitlines() if line.startswith("#   "))
+    target = json.loads(compose.partition("command: ")[2].partition("\n")[0])
+    (copied,) = (one.words for one in containerfile.stages()[0] if one.name == "COPY" and one.words[-1] == "/app/")
+    for source in copied[:-1]:
+        shutil.copy(containerfile.CONTEXT / source, tmp_path)
+
+    assert start("--secrets-dir", "secrets", *target).wait() == 78
+    subprocess.run(["sh", "-ec", making], cwd=tmp_path, check=True)
+    running = start("--secrets-dir", "secrets", "--bind", "127.0.0.1:0", *target)
+    running.wait_for("orders are in orders at db.internal")
+    running.wait_for(event="committed")
+    answer = running.ask()
+
+    assert answer.startswith("hello")
+    assert "WATCH" not in compose
+    assert (tmp_path / "secrets/shop_database_url").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     assert running.stop() == 0

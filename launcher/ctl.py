@@ -31,7 +31,7 @@ Talk to a running prod-run.  Without --socket, to the only one that this user ru
 Verbs:
   status                say how it is: generations, workers
   reload [--wait] [--timeout SECONDS]
-                        reload; --wait: until it is committed, or rejected
+                        reload; --wait: until it is committed and rolled out, or failed
   scale N|+N|-N         have so many workers, until it is stopped
   stop [--now]          drain and stop; --now: kill
   stacks [SLOT]         write the Python stacks of all workers, or of one, to prod-run's log

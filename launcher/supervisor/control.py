@@ -16,6 +16,7 @@ from launcher.lean_posix import socket
 from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor import status
+from launcher.supervisor.history import result_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Control:
             self._records[-DETAILED - 1] = self._records[-DETAILED - 1]._replace(detail="")
         if len(self._records) > REMEMBERED + REMEMBERED // 5:
             del self._records[:-REMEMBERED]
-        result = RESULTS.get(record.event)
+        result = RESULTS.get(result_of(record))
         facts = dict(record.fields)
         for client in list(self._clients.values()):
             if client.is_following:

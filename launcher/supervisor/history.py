@@ -21,6 +21,15 @@ DEATHS = 50  # ends of workers that nobody asked for
 RESULTS = ("committed", "rejected", "rolled-back", "pre-empted")
 
 
+def result_of(record: Record) -> str:
+    """Return the result of a start or reload that a line says; empty if it says none, or none that is final."""
+    if record.event == "rolled out":
+        return "committed"
+    if record.event == "committed" and "rolling" in dict(record.fields):
+        return ""  # with the first workers of a rolling reload: a later one may fail
+    return record.event if record.event in RESULTS else ""
+
+
 class Reload(NamedTuple):
     """How a start or reload ended."""
 
@@ -77,7 +86,7 @@ class History:
                 self._began[number] = (record.time, str(facts["origin"]))
                 for forgotten in [each for each in self._began if each <= number - KEPT]:
                     del self._began[forgotten]
-            case result if result in RESULTS:
+            case "committed" | "rolled out" | "rejected" | "rolled-back" | "pre-empted":
                 self._ended(number, record, str(facts.get("reason", "")))
             case "ended worker" | "finished worker":
                 self._left(slot, facts, record.time)
@@ -92,10 +101,13 @@ class History:
                 self._died(Death(slot, number, "gave up", record.time))
 
     def _ended(self, number: int, record: Record, reason: str) -> None:
+        result = result_of(record)
+        if not result:
+            return
         began, origin = self._began.get(number, (record.time, ""))
-        self.results[record.event] = self.results.get(record.event, 0) + 1
+        self.results[result] = self.results.get(result, 0) + 1
         detail = protocol.shorten(record.detail, LONGEST_DETAIL)
-        self.reloads.append(Reload(number, record.event, reason, origin, record.time, record.time - began, detail))
+        self.reloads.append(Reload(number, result, reason, origin, record.time, record.time - began, detail))
         detailed = [index for index, reload in enumerate(self.reloads) if reload.detail]
         for index in detailed[:-DETAILED]:
             self.reloads[index] = self.reloads[index]._replace(detail="")

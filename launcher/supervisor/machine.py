@@ -207,6 +207,8 @@ class Machine(Staffing):
         if self.current and self.current.phase is Phase.ROLLING and self.current.up(self.wanted) >= self.wanted:
             self.current.phase = Phase.COMMITTED
             self.fallback = None
+            if self.announce_by is None:  # `committed` was said of the first workers
+                self._say_rolled_out(self.current, now)
             if self.current.zygote and self.current.zygote.state is State.WARM:
                 self._order(do.Confirm(self.current.zygote.ticket))
 
@@ -221,10 +223,18 @@ class Machine(Staffing):
         )
         if self.announce_by <= now or not handing_over:
             self.announce_by = None
-            after = f"{now - self.current.since:.2f}s"
-            up = f"{self.current.up(self.wanted)}/{self.wanted}"
-            self._log("info", "committed", generation=self.current.number, workers=up, after=after)
+            rolling = {"rolling": "yes"} if self.current.phase is Phase.ROLLING else {}  # it can still fail
+            self._log("info", "committed", **self._figures(self.current, now), **rolling)
             self.announce_up()
+
+    def _say_rolled_out(self, current: Generation, now: float) -> None:
+        self._log("info", "rolled out", **self._figures(current, now))
+        if self.stop is None:
+            self._order(do.Notify((f"STATUS={status.sentence(self)}",)))
+
+    def _figures(self, current: Generation, now: float) -> dict[str, str | float]:
+        up, after = f"{current.up(self.wanted)}/{self.wanted}", f"{now - current.since:.2f}s"
+        return {"generation": current.number, "workers": up, "after": after}
 
     def _reject(self, failure: Failure, result: str = "rejected") -> None:
         rejected, self.candidate = self.candidate, None

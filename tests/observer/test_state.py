@@ -232,6 +232,25 @@ def test_history_is_bounded() -> None:
     assert len(history._began) <= KEPT
 
 
+def test_a_rolling_reload_has_one_result() -> None:
+    """Not also the commit of its first workers: the last one, good or bad."""
+    scene = Scene()
+    scene.log("committed", generation=1)
+    scene.log("committed", generation=2, workers="1/3", rolling="yes")
+    scene.log("rolled out", generation=2, workers="3/3")
+    scene.log("committed", generation=3, workers="1/3", rolling="yes")
+    scene.log("rolled-back", generation=3, kept=2, reason="a worker ended")
+    scene.tend()
+    told = scene.observer.state()
+
+    assert [(each.generation, each.result) for each in told.reloads] == [
+        (1, "committed"),
+        (2, "committed"),
+        (3, "rolled-back"),
+    ]
+    assert dict(told.reloads_by_result) == {"committed": 2, "rolled-back": 1}
+
+
 def test_history_keeps_the_last_that_was_committed() -> None:
     """However many were rejected since: it tells for how long what serves has been there."""
     history = History()

@@ -116,6 +116,46 @@ def test_a_reload_says_what_a_new_worker_raised(
     assert "ConnectionError: no database" in one.wait_for(event="rejected")["reason"]
 
 
+ROLLING = """
+from launcher import Worker
+import os, time
+
+def main(worker: Worker):
+    while worker.generation > 1 and worker.slot == 1 and not os.path.exists("go"):
+        time.sleep(0.01)
+    if worker.generation == 3 and worker.slot == 2:
+        raise ConnectionError("no database")
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+def test_a_rolling_reload_is_answered_when_it_cannot_fail_any_more(
+    start: Callable[..., Running],
+    app: Callable[..., Path],
+    tmp_path: Path,
+    ctl: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Not at `committed`, which is said of the first workers: a pipeline must not be green on the old code."""
+    app(ROLLING)
+    one = start("-w", 3, "--max-surge", 1, "--control", "ctl.sock", "app:main")
+    assert "rolling" not in one.wait_for(event="committed", generation=1)
+    waiting = subprocess.Popen(
+        [str(CTL), "--socket", str(tmp_path / "ctl.sock"), "reload", "--wait"], stdout=subprocess.PIPE, text=True
+    )
+    assert one.wait_for(event="committed", generation=2)["rolling"] == "yes"
+    assert ctl("status").returncode == 0  # it was written after the record
+    assert waiting.poll() is None, "it waits for the other two"
+    (tmp_path / "go").touch()
+    good = waiting.communicate(timeout=LIMIT)[0]
+    bad = ctl("reload", "--wait")
+
+    assert (waiting.returncode, good.split("  ")[0].strip()) == (0, "rolled out")
+    assert "workers 3/3" in good
+    assert (bad.returncode, bad.stdout.split()[0]) == (1, "rolled-back")
+    assert "ConnectionError: no database" in bad.stdout
+
+
 def test_a_reload_that_is_pre_empted_or_takes_too_long_is_told(
     running: Running, ctl: Callable[..., subprocess.CompletedProcess[str]], hello: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -109,6 +109,27 @@ OF_THE_DESIGN = (
 )
 
 MORE = (
+    Bug(
+        "a rolling reload that never says that it is over",
+        "machine",
+        "                self._say_rolled_out(self.current, now)\n",
+        "                pass\n",
+    ),
+    Bug(
+        "a rolling reload said to be over at its commit",
+        "machine",
+        '{"rolling": "yes"} if self.current.phase is Phase.ROLLING else {}',
+        "{}",
+    ),
+    Bug(
+        "a rolling reload that is over with the first workers",
+        "machine",
+        "            self.announce_up()\n\n    def _say_rolled_out",
+        "            self.announce_up()\n"
+        "            if rolling:\n"
+        "                self._say_rolled_out(self.current, now)\n\n"
+        "    def _say_rolled_out",
+    ),
     # ── each deadline dropped ───────────────────────────────────────────────────────────────────
     Bug(
         "no deadline: PREPARING",

@@ -295,7 +295,12 @@ class Promises(Witness):
         found = self.named(generation, slot, int(fields.get("pid", 0)))
         match line.event.split(":")[0]:
             case "committed":
-                self._look_at_commit(generation)
+                self._look_at_commit(generation, is_over="rolling" not in fields)
+            case "rolled out":
+                there = self.serving(generation) + self.done_in(generation)
+                promise(there >= self.wanted, "`rolled out` means that all serve", f"{there}/{self.wanted}")
+                promise(generation in self.rolling, "a reload has one result", generation)
+                self.rolling.discard(generation)
             case "rejected" | "pre-empted" as result:
                 hurt = [p for p in self.hurt if p.generation == fields.get("kept")]
                 self.hurt.clear()
@@ -307,6 +312,9 @@ class Promises(Witness):
                     self.figures.reject()
                     self.wants_reload = False
             case "rolled-back":
+                open_ = generation in self.rolling or generation not in self.announced
+                promise(open_, "a reload has one result", generation)
+                self.rolling.discard(generation)
                 self.results[generation] = "rolled-back" if generation in self.gates else "rejected"
             case "cannot respawn":
                 self.unrespawnable.add(generation)
@@ -337,7 +345,7 @@ class Promises(Witness):
         promise(proc.generation not in self.unrespawnable, "nobody is recycled who cannot be replaced", proc)
         self.recycled.add(proc.ticket)
 
-    def _look_at_commit(self, generation: int) -> None:
+    def _look_at_commit(self, generation: int, *, is_over: bool) -> None:
         mine = [p for p in self.served.values() if p.generation == generation]
         # Who crashes in the second between the commit and this line is being replaced.
         good = {p.slot for p in mine} | self.done.get(generation, set())
@@ -345,6 +353,7 @@ class Promises(Witness):
         promise(len(good) >= gate, "`committed` means that all are ready and serve", generation, f"{len(good)}/{gate}")
         promise(generation not in self.announced, "`committed` is said once", generation)
         self.announced.add(generation)
+        self.rolling |= set() if is_over else {generation}
         self.hurt.clear()
         self.results[generation] = "serving"
 
@@ -459,3 +468,4 @@ class Promises(Witness):
         strays = [p for p in self.kernel.procs.values() if p.alive and self.exists(p) and p.generation != current]
         promise(not strays or current in self.unrespawnable, "a former generation ends", *strays)
         promise(not self.wants_reload, "a reload that was remembered comes")
+        promise(not self.rolling or current in self.unrespawnable, "a rolling reload has a result", *self.rolling)

@@ -187,7 +187,11 @@ class TestRolling:
         assert world.serving(2) == 1
         assert world.serving(1) == 3
         assert len(world.workers()) == 5
+        world.deliver_all()
+        assert world.said("committed")[-1]["rolling"] == "yes"
+        assert not world.said("rolled out")
         world.catch_up()
+        assert world.said("rolled out")[0]["workers"] == "4/4"
         assert world.serving(2) == 4
         assert not world.workers(1)
 

@@ -35,6 +35,7 @@ class Witness:
         self.began: set[int] = set()  # generations
         self.opened: dict[int, float] = {}  # generations of which anybody was let serve, since when
         self.announced: set[int] = set()  # generations
+        self.rolling: set[int] = set()  # generations that were announced with their first workers
         self.hurt: list[Proc] = []  # told to go while it was open whether the new generation is good
         self.unrespawnable: set[int] = set()
         self.unwatched: set[int] = set()

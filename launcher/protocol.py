@@ -8,7 +8,7 @@ supervisor → zygote    prepare · listeners · spawn · committed · close-lis
 zygote → supervisor    prepared · refused · spawned · spawn-failed · changed
 supervisor → worker    go · serve · stop-soon · stop
 worker → supervisor    hello · armed · entered · ready · stopped-accepting · status ·
-                       check · checked · raised
+                       check · checked · raised · imported
 init task → supervisor hello · begun · refused
 """
 

@@ -92,9 +92,19 @@ def run_anew(order: Order) -> NoReturn:
             print(detail, file=sys.stderr, flush=True)
             _say(birth, protocol.encode("raised", **_told(prepared.reason(), detail)))
             raise SystemExit(1)
+        _compare(birth, message.texts("code"), prepared.files)
         return prepared
 
     _run(order, imported, birth)
+
+
+def _compare(birth: Birth, code: tuple[str, ...], files: str) -> None:
+    """End this process if it imported other files than the first workers of its generation; one of those tells."""
+    if not code:
+        _say(birth, protocol.encode("imported", files=files))
+    elif files not in code:
+        print(f"code on disk differs from what generation {birth.generation} runs: reload", file=sys.stderr, flush=True)
+        raise SystemExit(1)
 
 
 def _run(order: Order, prepare: Callable[[], Prepared], birth: Birth) -> NoReturn:

@@ -229,6 +229,8 @@ class Births:
             heartbeat_offset=8 * child.place,
             notify_address=address,
             mark=f"{child.mark:08x}" if self._handoff.log_capture else "",
+            # Who comes later must not bring other code: what lies on disk by then may have been rejected.
+            code=tuple(sorted(child.inputs.code)) if child.inputs.is_used else (),
         )
         interpreter.send(channel, message, given)
 
@@ -252,6 +254,7 @@ class Births:
                 self._observer.know(event.ticket, version=event.version)
             if isinstance(event, on.Configured) and self._observer.introspection:
                 self._observer.introspection.configured(child.generation, event)
+            child.inputs.is_used |= isinstance(event, on.Entered | on.BecameReady)
             if isinstance(event, on.Entered | on.BecameReady) and child.generation not in self._ready:
                 self._ready = (*self._ready[1:], child.generation)
         if on.ChannelClosed(child.ticket) in events:

@@ -28,10 +28,12 @@ AT_ONCE = 64  # messages of one process: the others must not wait for one that n
 class Inputs:
     """What a generation's configuration was loaded from: a sealed memfd for its later processes, never read here."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("code", "fd", "is_used")
 
     def __init__(self) -> None:
         self.fd = -1
+        self.is_used = False  # a worker of the generation was ready
+        self.code: set[str] = set()  # digests of what its first workers imported, if they import for themselves
 
     def keep(self, fd: int) -> None:
         """Keep what the generation's first process sent."""
@@ -150,6 +152,8 @@ def listen(child: Child) -> list[on.Event]:
             message = protocol.decode(datagram)
             if message.verb == "armed":
                 child.is_armed = True
+            elif message.verb == "imported":
+                child.inputs.code.add(message.text("files"))
             else:
                 events.append(_translate(child.ticket, message))
         except BlockingIOError:

@@ -123,6 +123,42 @@ def test_never_leaves_no_zygote(start: Callable[..., Running], app: Callable[...
     assert running.stop() == 0
 
 
+THREADED = UNFORKABLE["a Python thread"][0]
+
+
+@pytest.mark.parametrize("preload", ["never", "auto"])
+def test_without_preload_a_rejected_reload_never_serves(
+    start: Callable[..., Running], hello: Callable[..., Path], preload: str
+) -> None:
+    """A worker that dies after it is not replaced by what lies on disk, as part of the generation that was kept."""
+    path = hello(1, THREADED)
+    right = path.stat()
+    running = start("-w", 2, "--preload", preload, "-b", "127.0.0.1:0", "hello:main")
+    running.wait_for(event="committed")
+    hello(2, THREADED)
+    good = path.read_text()
+    path.write_text(good.replace("worker.ready()", "worker.generation == 1 or 1 / 0; worker.ready()"))
+    assert running.reload()["event"] == "rejected"
+    before = running.workers()
+    killed = next(pid for pid, slot in before.items() if slot == 0)
+    since = running.mark()
+    os.kill(killed, signal.SIGKILL)
+    lost = running.wait_for(
+        lambda line: line.get("event") == "lost worker" and line.get("pid") != str(killed), since=since
+    )
+
+    assert (lost["slot"], lost["how"]) == ("0", "exit 1")
+    running.wait_for("code on disk differs from what generation 1 runs: reload", since=since)
+    assert "version 1" in running.ask()
+    hello(1, THREADED)
+    os.utime(path, ns=(right.st_atime_ns, right.st_mtime_ns))
+    until(lambda: sorted(running.workers().values()) == [0, 1], "both slots")
+    path.write_text(good)
+    assert running.reload()["event"] == "committed"
+    assert "version 2" in running.ask()
+    assert running.stop() == 0
+
+
 def test_without_preload_a_failed_respawn_backs_that_slot_off_and_touches_nothing_else(
     start: Callable[..., Running], hello: Callable[..., Path]
 ) -> None:
@@ -133,6 +169,7 @@ def test_without_preload_a_failed_respawn_backs_that_slot_off_and_touches_nothin
     before = running.workers()
     killed = next(pid for pid, slot in before.items() if slot == 0)
     (other,) = before.keys() - {killed}
+    right = path.stat()
     path.write_text("raise ValueError('half deployed')")
     os.kill(killed, signal.SIGKILL)
     first = running.wait_for(event="delayed respawn", slot=0)
@@ -144,6 +181,7 @@ def test_without_preload_a_failed_respawn_backs_that_slot_off_and_touches_nothin
         line.get("slot") == "1" for line in running.lines if line.get("event") in ("lost worker", "delayed respawn")
     )
     hello()
+    os.utime(path, ns=(right.st_atime_ns, right.st_mtime_ns))  # a release that is there again, not a new one
     until(lambda: sorted(running.workers().values()) == [0, 1] and running.workers().keys() >= {other}, "both slots")
     assert running.stop() == 0
     assert not [

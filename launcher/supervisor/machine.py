@@ -292,14 +292,32 @@ class Machine(Staffing):
         if self.stop is None:
             return
         if self.candidate:
+            self.stop.is_refilling = None if self._is_draining_first() else False
             self._reject(Failure("stopping", "", Code.DONE), result="pre-empted")
-        if self.stop.stage is Stage.DELAY and now >= (self.stop.deadline or now):
+        if self.stop.stage is Stage.DELAY and self._is_delay_over(self.stop, now):
             self.stop.enter(Stage.DRAIN, None)
             self._order(do.CloseListeners())
         if self.stop.immediate:
             for process in self.processes.by_ticket.values():
                 if process.state not in (State.KILLED, State.STUCK):
                     self._kill(process, now)
+
+    def _is_delay_over(self, stop: Stopping, now: float) -> bool:
+        """Say whether all can drain; between two singletons one of the old comes back first, to empty the queue."""
+        is_due = stop.deadline is None or now >= stop.deadline
+        if is_due and stop.is_refilling is None and self._leaves_queue(stop):
+            limit = min(self.policy.boot_timeout, self.policy.drain_timeout)
+            stop.is_refilling, stop.deadline = True, now + limit
+            self.extend(limit + self.policy.drain_timeout)
+            return False
+        return is_due or (stop.is_refilling is True and not self._leaves_queue(stop))
+
+    def _leaves_queue(self, stop: Stopping) -> bool:
+        """Say whether clients may wait, nobody serves them, and somebody soon could."""
+        current = self.current
+        if stop.immediate or not self.policy.listens or current is None or current.imports_anew:
+            return False  # what lies on disk may be what was to be reloaded
+        return current.can_spawn and all(worker.state is not State.SERVING for worker in current.workers.values())
 
     def _declare_done(self, now: float) -> None:
         current = self.current

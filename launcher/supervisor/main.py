@@ -106,6 +106,7 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> tuple[Loop, Cont
         max_age=handoff.max_age,
         restart_of_web=handoff.restart_of_web,
         is_workers_given=handoff.is_workers_given,
+        listens=bool(handoff.listeners),
         before=handoff.before,
         is_command=bool(handoff.command),
         is_prepared=handoff.is_prepared,

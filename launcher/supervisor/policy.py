@@ -25,6 +25,7 @@ class Policy(NamedTuple):
     max_age: float = 0.0  # 0: off
     restart_of_web: str = "always"  # in place of `restart` once the target is known to be a web application
     is_workers_given: bool = True  # else such a target may say how many
+    listens: bool = False  # clients may wait in a queue; a web application always does
     before: str = ""  # the init task of each generation, as written; empty: none
     is_command: bool = False  # every copy is a process group that is sent signals, and hears nothing else
     is_prepared: bool = True  # else a generation is workers alone

@@ -184,7 +184,7 @@ class Records:
                 self._order(do.Confirm(zygote.ticket))
             return
         if facts.is_web:
-            self.policy = self.policy._replace(restart=self.policy.restart_of_web)
+            self.policy = self.policy._replace(restart=self.policy.restart_of_web, listens=True)
             if facts.workers and not (self.current or self.policy.is_workers_given):
                 self.wanted = facts.workers
         generation.files = facts.files

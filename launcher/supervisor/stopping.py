@@ -23,7 +23,7 @@ class Stage(Enum):
 class Stopping:
     """One stop: why, with which exit code, and how far it has come."""
 
-    __slots__ = ("asked_at", "code", "deadline", "immediate", "orphans_left", "reason", "stage")
+    __slots__ = ("asked_at", "code", "deadline", "immediate", "is_refilling", "orphans_left", "reason", "stage")
 
     def __init__(self, reason: str, code: int, asked_at: float | None = None, deadline: float = 0.0) -> None:
         self.reason = reason
@@ -32,6 +32,7 @@ class Stopping:
         self.deadline: float | None = deadline
         self.stage = Stage.DELAY
         self.immediate = False
+        self.is_refilling: bool | None = False  # None: it came between two singletons, and a drain delay comes first
         self.orphans_left = 0  # -1: not counted yet
 
     def enter(self, stage: Stage, deadline: float | None) -> None:

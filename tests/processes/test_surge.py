@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.processes.hostile_tree import BROKEN, WORKERS, Tree
-from tests.processes.running import Running, until
+from tests.processes.running import LIMIT, Running, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +116,27 @@ def test_singletons_lose_no_connection(start: Callable[..., Running], hello: Cal
     assert len(answers) > 2
     assert all("hello from version" in answer for answer in answers)
     assert running.stop() == 0
+
+
+def test_a_stop_between_two_singletons_answers_who_waits(
+    start: Callable[..., Running], hello: Callable[..., Path]
+) -> None:
+    """The old worker has gone and the new one only boots: one comes back from memory and empties the queue."""
+    path = hello(1)
+    running = start("-w", 1, "--max-surge", "0", "-b", "127.0.0.1:0", "hello:main")
+    running.wait_for(event="committed", generation=1)
+    running.spare()
+    hello(2)
+    path.write_text(path.read_text().replace("worker.ready()", 'print("hangs", flush=True); worker.stopping.wait()'))
+    running.send(signal.SIGHUP)
+    running.wait_for("hangs")
+    client = socket.create_connection(running.address(), timeout=LIMIT)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+    running.send(signal.SIGTERM)
+
+    with client, client.makefile("rb") as answer:
+        assert b"hello from version 1" in answer.read()
+    assert running.wait() == 0
 
 
 @contextlib.contextmanager

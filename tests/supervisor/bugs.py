@@ -80,8 +80,8 @@ OF_THE_DESIGN = (
     Bug(
         "a reload not pre-empted by stop",
         "machine",
-        "        if self.candidate:\n            self._reject(Failure(",
-        "        if self.candidate and self.stop.immediate:\n            self._reject(Failure(",
+        "        if self.candidate:\n            self.stop.is_refilling",
+        "        if self.candidate and self.stop.immediate:\n            self.stop.is_refilling",
     ),
     Bug(
         "committed announced at n-1",

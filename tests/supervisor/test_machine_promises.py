@@ -37,6 +37,7 @@ POLICIES = st.builds(
     watch=st.sampled_from([False, False, True]),
     rewrites=st.just(()),
     successes=st.just(()),
+    listens=st.booleans(),
 )
 # Of plain commands: nothing is imported, so nobody forks, dumps stacks or gives heartbeats.
 COMMANDS = st.builds(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from launcher.signals import Ask
@@ -37,6 +39,53 @@ def test_a_stop_preempts_whatever_goes_on(when: str) -> None:
     assert len(world.said("pre-empted")) == (when != "rolling")
     assert world.kernel.exit_code == 0
     assert not world.workers()
+
+
+def between_singletons(**changes: Any) -> World:
+    """Return a world in which the old worker has gone, clients wait, and the new one boots."""
+    world = booted(workers=1, max_surge=0, **{"listens": True, **changes})
+    world.ask(Ask.RELOAD)
+    world.settle_until(on.Hello)
+    world.deliver_all()
+    assert [worker.generation for worker in world.workers()] == [2]
+    return world
+
+
+def test_a_stop_between_two_singletons_empties_the_queue() -> None:
+    """One of the old comes back from its zygote and is the last that accepts; only then the listeners are closed."""
+    world = between_singletons()
+    orders = world.ask(Ask.STOP) + world.catch_up()
+
+    born = [o for o in orders if isinstance(o, do.ForkWorker | do.Go | do.Serve | do.CloseListeners | do.Stop)]
+    assert [type(o) for o in born if not isinstance(o, do.ForkWorker)] == [
+        do.Stop,
+        do.Go,
+        do.Serve,
+        do.CloseListeners,
+        do.Stop,
+    ]
+    assert [(o.reason, o.last) for o in born if isinstance(o, do.Stop)] == [("rejected", False), ("stop", True)]
+    assert world.kernel.exit_code == 0
+
+
+@pytest.mark.parametrize("why", ["nobody listens", "no preload", "its zygote is gone", "at once", "it never boots"])
+def test_a_stop_between_two_singletons_does_not_wait_in_vain(why: str) -> None:
+    """Where nobody can come back, or would have anything to do, or in time."""
+    changes = {"nobody listens": {"listens": False}, "no preload": {"preload": "never"}}.get(why, {})
+    world = between_singletons(**changes)
+    if why == "its zygote is gone":
+        world.kernel.die(world.zygote(1), 1)
+        world.deliver_all()
+    begin = world.now
+    world.ask(Ask.STOP_NOW if why == "at once" else Ask.STOP)
+    if why == "it never boots":
+        world.settle(lambda proc: proc.generation == 1 and proc.is_worker)
+        world.wait(25.0)
+    world.catch_up()
+
+    assert world.now - begin <= 30.0
+    assert world.now == begin or why == "it never boots"
+    assert world.kernel.exit_code == 0
 
 
 def test_a_second_stop_within_a_second_is_an_echo() -> None:

@@ -123,7 +123,7 @@ class Stopping(_Event):
     Set when this worker is to stop: stop accepting, finish what is in flight, return.
 
     Attributes:
-        reason: why: `stop`, `reload`, `scale`; empty while nobody asked.
+        reason: why: `stop`, `reload`, `scale`, `recycle`, `rejected`; empty while nobody asked.
         last: nobody accepts after this worker, so it should accept what is still queued.
     """
 

@@ -65,7 +65,7 @@ def reference() -> str:
     for setting in BUILT + MODES:
         flag = f"`{_flag(setting)}`".replace("|", "\\|")
         variable = f"`{setting.variable}`" if setting.variable else "-"
-        default = setting.default or setting.default_words or "-"
+        default = setting.shown_default or "-"
         lines.append(f"| {flag} | {variable} | {default} | {setting.meaning} |")
     return "\n".join(lines)
 
@@ -78,7 +78,7 @@ def _flag(setting: Setting) -> str:
 def _options(settings: tuple[Setting, ...], width: int) -> list[str]:
     lines = []
     for setting in settings:
-        default = setting.default or setting.default_words
+        default = setting.shown_default
         text = f"{setting.meaning} (default: {default})" if default else setting.meaning
         first, *rest = _wrapped(text, width - _INDENT)
         flag = _flag(setting)

@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
     name: str
     form: str
-    default: str  # as `read` takes it; empty: worked out from the rest, and `default_words` says how
+    default: str  # as `read` takes it; empty: worked out from the rest, and `default_words` says how, or when not
     meaning: str
     read: Callable[[str], Parsed] = quantities.plain
     default_words: str = ""
@@ -40,6 +40,11 @@ class Setting(NamedTuple):
     def flag(self) -> str:
         """The flag's long form."""
         return f"--{self.name}"
+
+    @property
+    def shown_default(self) -> str:
+        """The default in words, with where it is another one; empty if there is nothing to say."""
+        return "; ".join(words for words in (self.default, self.default_words) if words)
 
     @property
     def variable(self) -> str:

@@ -153,7 +153,7 @@ BUILT: tuple[Setting, ...] = (
         "max-surge",
         "N",
         "",
-        "extra workers during a reload; fewer than the workers is a rolling reload, 0 ends the old ones first",
+        "extra workers during a reload or recycling; fewer than the workers is a rolling reload, 0 ends the old first",
         read=quantities.surge,
         default_words="as many as workers",
     ),
@@ -177,7 +177,7 @@ BUILT: tuple[Setting, ...] = (
         "",
         "what follows a worker's end",
         read=one_of("always", "on-failure", "never"),
-        default_words="always if anything listens, else on-failure",
+        default_words="always if anything listens, else on-failure; one copy of a command: never",
     ),
     Setting(
         "log",
@@ -200,6 +200,7 @@ BUILT: tuple[Setting, ...] = (
         "info",
         "debug, info, warning or error: for prod-run's own lines, and for an app that did not set up logging",
         read=one_of("debug", "info", "warning", "error"),
+        default_words="for a command warning",
     ),
     Setting(
         "introspect",
@@ -208,6 +209,7 @@ BUILT: tuple[Setting, ...] = (
         "where probes, metrics and the status are answered: HOST:PORT, [IPV6]:PORT or unix:/path (for this user only "
         "without ?mode=); beside TCP always a unix socket in the runtime directory, for this user only",
         read=_introspect,
+        default_words="for a command off",
     ),
     Setting(
         "introspect-token-file",
@@ -222,7 +224,7 @@ BUILT: tuple[Setting, ...] = (
         "PATH|off",
         "",
         "the unix socket for prod-ctl, for this user only",
-        default_words="control.sock in the runtime directory",
+        default_words="control.sock in the runtime directory; one copy of a command without another setting: off",
     ),
     Setting(
         "name",

@@ -24,7 +24,7 @@ END = b"# EOF\n"  # what OpenMetrics ends with, after the app's families
 
 STATES = ("ordered", "booting", "entered", "ready", "serving", "draining", "dumping", "killed", "stuck")
 UP = ("ready", "serving")
-RESULTS = ("committed", "rejected", "rolled-back", "superseded", "pre-empted")
+RESULTS = ("committed", "rejected", "rolled-back", "pre-empted")
 
 
 class Use(NamedTuple):

@@ -15,6 +15,7 @@ from launcher.observer import metrics
 from launcher.observer.aggregate import Aggregate
 from launcher.observer.metrics import FAMILIES, Measured, Use
 from launcher.observer.state import AppCheck, Generation, Lines, Listener, Reload, Slot, State, Worker
+from launcher.supervisor import history
 from tests.observer.test_aggregate import key, read_openmetrics, samples, scrape, write
 
 if TYPE_CHECKING:
@@ -157,3 +158,8 @@ def test_room_without_a_limit_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_blocks=0, f_bavail=0, f_frsize=4096))
 
     assert metrics_directory.free_bytes(str(tmp_path)) == -1
+
+
+def test_results_of_reloads_are_those_that_there_are() -> None:
+    """A label that nothing can ever count makes an alert that never fires."""
+    assert metrics.RESULTS == history.RESULTS

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies
 
-from launcher import help_text, quantities
+from launcher import command_settings, help_text, quantities
 from launcher.cpus import count
 from launcher.errors import ConfigError, Exit, UsageError
 from launcher.quantities import BadValueError
 from launcher.settings import Machine, Row, Settings, is_service_link, resolve
 from launcher.settings_table import BUILT, TABLE
 
+ROOT = Path(__file__).parents[2]
 MACHINE = Machine(lambda: 6)
 WORDS = ("shop.web:main", "--verbose")
 
@@ -389,3 +391,23 @@ def test_cpus_are_limited_by_the_cgroup(
         path.write_text(text)
 
     assert count(str(tmp_path)) == cpus
+
+
+def test_help_names_the_defaults_of_commands() -> None:
+    """They are other ones than a target's, wherever they are set."""
+    shown = {setting.name: setting.shown_default for setting in BUILT}
+    for workers, listens in ((1, False), (2, False), (1, True)):
+        for name, (value, *_) in command_settings.defaults("nginx", workers, listens=listens).items():
+            assert name == "name" or str(value) in shown[name]
+    assert shown["control"].endswith("off")
+
+
+def test_every_reason_of_a_stop_is_told_to_authors() -> None:
+    """In the reference and in the docstring: an app may act upon it."""
+    source = (ROOT / "launcher/supervisor/staffing.py").read_text()
+    reasons = set(re.findall(r'_drain\(.*, "([a-z]+)", now\)', source))
+
+    assert reasons == {"stop", "reload", "scale", "recycle", "rejected"}
+    for page in ("docs/reference/worker.md", "launcher/api.py"):
+        (line,) = [line for line in (ROOT / page).read_text().splitlines() if "`recycle`" in line]
+        assert [reason for reason in reasons if f"`{reason}`" not in line] == []

@@ -174,6 +174,19 @@ class Beat(NamedTuple):
     value: float
 
 
+class Lived(NamedTuple):
+    """A worker says that it is alive, in sd_notify's words; as good as a heartbeat."""
+
+    ticket: int
+
+
+class Extended(NamedTuple):
+    """A worker needs more time for what it is at: so many seconds from now (sd_notify(3): EXTEND_TIMEOUT_USEC)."""
+
+    ticket: int
+    seconds: float
+
+
 class Measured(NamedTuple):
     """How much memory a worker has resident, in bytes; 0 where /proc cannot tell."""
 
@@ -228,6 +241,8 @@ Event = (
     | Checked
     | ChannelClosed
     | Beat
+    | Lived
+    | Extended
     | Measured
     | Weighed
     | GroupGone

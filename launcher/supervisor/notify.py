@@ -14,6 +14,7 @@ from launcher.supervisor import events as on
 
 _AT_ONCE = 64  # datagrams of one worker: the others must not wait for one that never stops talking
 _LARGEST = 4096
+_MOST_DIGITS = 15  # of microseconds: 31 years
 _CREDENTIALS = 12  # struct ucred: pid, uid, gid (unix(7))
 
 
@@ -61,6 +62,10 @@ def _translate(data: bytes, ticket: int) -> list[on.Event]:
                 events.append(on.BecameReady(ticket))
             case "STOPPING", "1":
                 events.append(on.StoppedAccepting(ticket))
+            case "WATCHDOG", "1":
+                events.append(on.Lived(ticket))
+            case "EXTEND_TIMEOUT_USEC", number if number.isdecimal() and len(number) <= _MOST_DIGITS:
+                events.append(on.Extended(ticket, int(number) / 1e6))
             case "STATUS", text:
                 events.append(on.StatusGiven(ticket, text[:200]))
     return events

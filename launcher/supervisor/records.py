@@ -137,6 +137,8 @@ class Records:
                 watch.beat = value
                 if watch.misses >= MISSES and process.state is State.SERVING:
                     process.enter(State.SERVING, now)  # at once: it might beat again before the next look
+            case on.Lived() | on.Extended():
+                self._on_notified(process, event, now)
             case on.Measured(_, rss):
                 process.watch.rss = rss
             case on.Raised() if process.generation.phase in (Phase.FILLING, Phase.ROLLING):
@@ -160,6 +162,13 @@ class Records:
                     process.enter(process.state, min(process.deadline or now + GRACE, now + GRACE))
             case _:
                 pass  # said too late: the process has been told to go since
+
+    def _on_notified(self, process: Process, event: on.Lived | on.Extended, now: float) -> None:
+        if isinstance(event, on.Lived):
+            process.watch.misses, process.watch.beat = 0, -1.0  # the next look sees something new
+        elif process.state in (State.BOOTING, State.DRAINING) and process.deadline:
+            process.enter(process.state, max(process.deadline, now + event.seconds))
+            self.extend(event.seconds)  # who is above waits for it, too
 
     def _on_task_said(self, task: Process, event: on.Event, now: float) -> None:
         match event:

@@ -175,3 +175,28 @@ def test_workers_see_nothing_of_it(start: Callable[..., Running], app: Callable[
 
     assert path not in line["text"]
     assert line["text"].endswith("None")
+
+
+PATIENT = """
+import os, socket, time
+from launcher import Worker
+
+def tell(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(text, "\\0" + os.environ["NOTIFY_SOCKET"][1:])
+
+def main(worker: Worker):
+    tell(b"EXTEND_TIMEOUT_USEC=600000000")
+    time.sleep(2.5)  # more than --boot-timeout
+    worker.ready()
+    worker.stopping.wait()
+"""
+
+
+def test_a_worker_may_ask_for_more_time(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """By its own notify address, while it starts."""
+    app(PATIENT)
+    running = start("--boot-timeout", "2s", "app:main")
+    running.wait_for(event="committed")
+
+    assert running.stop() == 0

@@ -260,6 +260,11 @@ class PretendKernel:
         if proc in self.strangers:
             self.strangers.remove(proc)
 
+    def notify(self, proc: Proc, seconds: float) -> None:
+        """Have a process say, in sd_notify's words, that it needs so much more time; 0: that it is alive."""
+        if proc.alive and proc.open and not proc.stalls:
+            self._say(proc.ticket, on.Extended(proc.ticket, seconds) if seconds else on.Lived(proc.ticket))
+
     def raise_in(self, proc: Proc) -> None:
         """Have a target raise: its worker says so, and ends."""
         if proc.alive and proc.is_worker and proc.open and proc.step in ("running", "serving"):

@@ -305,6 +305,14 @@ class Supervision(RuleBasedStateMachine):
                 kernel.bear_child(proc).deaf = trouble == "bear deaf"
 
     @running
+    @rule(index=ANY, seconds=st.sampled_from([0.0, 0.0, 1.0, 100.0]))
+    def a_process_speaks_to_its_manager(self, index: int, seconds: float) -> None:
+        """Let one say that it is alive, or that it needs more time."""
+        proc = self._one(index)
+        if proc:
+            self.world.kernel.notify(proc, seconds)
+
+    @running
     @rule(index=ANY, rss=st.sampled_from([2000, 0]), stalls=st.booleans())
     def a_worker_grows_or_stalls(self, index: int, rss: int, *, stalls: bool) -> None:
         """Let a worker take much memory, or let its heartbeat stand still."""

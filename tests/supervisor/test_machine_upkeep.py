@@ -58,6 +58,22 @@ class TestStall:
         assert not kinds(orders, do.Kill, do.Stop, do.AskStacks)
         assert kinds(orders, do.AskBeat)
 
+    def test_a_watchdog_message_is_a_heartbeat(self) -> None:
+        """Also where the page of heartbeats stands still; and the whole limit begins anew with it."""
+        world = booted(workers=1, stall_timeout=10.0)
+        (worker,) = world.workers()
+        world.settle()
+        for _ in range(100):
+            worker.stalls = False
+            world.kernel.notify(worker, 0.0)
+            worker.stalls = True
+            world.settle()
+            world.wait(9.9)
+            world.settle()
+        assert not world.said("stalled")
+        pass_time(world, 10.0)
+        assert world.said("stalled")
+
     def test_a_worker_that_beats_again_before_its_time_is_over_is_left_alone(self) -> None:
         """One look at an unchanged heartbeat is not a stall, and two that are no sequence neither."""
         world = booted(workers=1, stall_timeout=10.0)
@@ -261,3 +277,45 @@ class TestAsked:
         assert len(kinds(orders, do.Log)) == 1 + 1 + 2
         assert len(kinds(orders, do.AskStacks)) == 2
         assert len(kinds(world.wait(0.5), do.TakeStacks)) == 2
+
+
+class TestMoreTime:
+    """EXTEND_TIMEOUT_USEC of a worker."""
+
+    def test_a_boot_gets_it(self) -> None:
+        """From now on, and never less than the limit was; whoever is above hears of it."""
+        world = World(workers=1)
+        world.settle_all_but(slot=0)
+        (worker,) = world.workers()
+        world.wait(50.0)
+        world.kernel.notify(worker, 100.0)
+        orders = world.deliver_all()
+        assert [o.lines[0] for o in orders if isinstance(o, do.Notify)] == ["EXTEND_TIMEOUT_USEC=115000000"]
+        world.kernel.notify(worker, 1.0)
+        world.deliver_all()
+        world.wait(99.0)
+        assert not world.said("gave up")
+        world.wait(2.0)
+        assert world.said("gave up")
+
+    def test_a_drain_gets_it(self) -> None:
+        """It is killed later, and not for ever."""
+        world = booted(workers=1, drain_timeout=25.0)
+        (worker,) = world.workers()
+        worker.deaf = True
+        world.ask(Ask.STOP)
+        world.wait(20.0)
+        world.kernel.notify(worker, 100.0)
+        world.settle()
+        world.wait(99.0)
+        assert not world.said("killed straggler")
+        world.catch_up()
+        assert world.said("killed straggler")
+
+    def test_who_serves_needs_none(self) -> None:
+        """There is no limit that it could move, and none comes of it."""
+        world = booted(workers=1)
+        world.kernel.notify(world.workers()[0], 100.0)
+        world.deliver_all()
+
+        assert world.machine.next_deadline() is None

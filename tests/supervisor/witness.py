@@ -129,6 +129,8 @@ class Witness:
             case on.ScaleAsked(workers):
                 self.wanted = max(1, workers)
                 self.gates = {g: min(gate, self.wanted) for g, gate in self.gates.items()}
+            case on.Lived(ticket):
+                self.beats[ticket] = (-1.0, now, 0)
             case on.Beat(ticket, value):
                 self._hear_beat(ticket, value)
             case on.Measured(ticket, rss):

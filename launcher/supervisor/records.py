@@ -108,7 +108,7 @@ class Records:
 
     # ── what was said ───────────────────────────────────────────────────────────────────────────
 
-    def _on_said(self, process: Process, event: on.Event, now: float) -> None:  # noqa: C901, PLR0912  a table
+    def _on_said(self, process: Process, event: on.Event, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  a table
         match event:
             case on.Started(_, pid):
                 self._claim(process, pid, now)

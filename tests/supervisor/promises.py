@@ -287,7 +287,7 @@ class Promises(Witness):
         promise(groups <= told, "leftovers get SIGTERM once", groups, told)
         promise(told <= self.groups.keys(), "all but leftovers are told to end by the sweep", groups, told)
 
-    def _look_at_log(self, line: do.Log, now: float) -> None:
+    def _look_at_log(self, line: do.Log, now: float) -> None:  # noqa: C901  a table
         self.duty.hear_line(line.event)
         fields = dict(line.fields)
         generation = int(fields.get("generation", 0))

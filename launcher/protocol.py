@@ -4,8 +4,8 @@ The words that prod-run's processes say to each other.
 Owns the encoding of one message as one datagram: lines of `key=value`, as in sd_notify(3), the first
 of which is the verb.  Must never send or receive: bytes in, values out, and the reverse.
 
-supervisor → zygote    prepare · listeners · spawn · committed · close-listeners · end
-zygote → supervisor    prepared · refused · spawned · spawn-failed · changed
+supervisor → zygote    prepare · listeners · spawn · committed · restore · close-listeners · end
+zygote → supervisor    prepared · restored · refused · spawned · spawn-failed · changed
 supervisor → worker    go · serve · stop-soon · stop
 worker → supervisor    hello · armed · entered · ready · stopped-accepting · status ·
                        check · checked · raised · imported

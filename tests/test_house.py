@@ -90,6 +90,7 @@ PURE = {
     "launcher.supervisor.policy",
     "launcher.supervisor.processes",
     "launcher.supervisor.records",
+    "launcher.supervisor.restoring",
     "launcher.supervisor.signals_of_commands",
     "launcher.supervisor.staffing",
     "launcher.supervisor.upkeep",

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME = 200  # bytes of a name that go into a temporary one; NAME_MAX is 255
 _TEMPORARY = re.compile(r"\..*\.prod-run-[0-9a-f]{8}", re.DOTALL)
+_KEPT = "kept-"  # in the name of a former file, which is not swept: it may be the only way back
+_RANDOM = re.compile(r"[0-9a-f]{8}")
 _MODE_OF_NEW = 0o644
 _NOTHING = -1  # no descriptor
 
@@ -163,6 +165,20 @@ def sweep(directories: Iterable[str]) -> None:
             _remove_if_left(os.path.join(directory, name))
 
 
+def drop_abandoned(paths: Iterable[str]) -> None:
+    """Remove the former files of these paths that a killed process kept: what is in place now is confirmed."""
+    for path in paths:
+        directory, beginning = os.path.split(_name(path, _KEPT))
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            continue
+        for name in names:
+            random = name.removeprefix(beginning)
+            if random != name and _RANDOM.fullmatch(random):
+                _remove_if_left(os.path.join(directory, name))
+
+
 # ── one file ──
 
 
@@ -177,9 +193,9 @@ def _stage(item: Rendered) -> Staged:
     return Staged(item.path, temporary, lock)
 
 
-def _write(path: str, content: bytes, mode: int, owner: os.stat_result | None) -> tuple[str, int]:
+def _write(path: str, content: bytes, mode: int, owner: os.stat_result | None, kind: str = "") -> tuple[str, int]:
     """Write a temporary file that is complete in everything but its name; the descriptor holds its lock."""
-    temporary, fd = _create(path)
+    temporary, fd = _create(path, kind)
     try:
         rest = memoryview(content)
         while rest:
@@ -195,9 +211,9 @@ def _write(path: str, content: bytes, mode: int, owner: os.stat_result | None) -
     return temporary, fd
 
 
-def _create(path: str) -> tuple[str, int]:
+def _create(path: str, kind: str) -> tuple[str, int]:
     while True:
-        temporary = _temporary(path)
+        temporary = _temporary(path, kind)
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
@@ -224,7 +240,7 @@ def _keep(path: str) -> Placed:
     there = _status(path)
     if there is None:
         return Placed(path, "", _NOTHING)
-    kept, lock = _temporary(path), _NOTHING
+    kept, lock = _temporary(path, _KEPT), _NOTHING
     try:
         lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         # The lock is the file's, not its name's: the second name is locked from its first moment.
@@ -239,7 +255,7 @@ def _keep(path: str) -> Placed:
     else:
         return Placed(path, kept, lock)
     with open(path, "rb", opener=_open_plain) as file:
-        return Placed(path, *_write(path, file.read(), stat.S_IMODE(there.st_mode), there))
+        return Placed(path, *_write(path, file.read(), stat.S_IMODE(there.st_mode), there, _KEPT))
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -266,10 +282,14 @@ def _open_plain(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _temporary(path: str) -> str:
+def _temporary(path: str, kind: str) -> str:
+    return _name(path, kind) + os.urandom(4).hex()
+
+
+def _name(path: str, kind: str) -> str:
     directory, name = os.path.split(path)
     beginning = os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
-    return os.path.join(directory, f".{beginning}.prod-run-{os.urandom(4).hex()}")
+    return os.path.join(directory, f".{beginning}.prod-run-{kind}")
 
 
 def _remove_if_left(path: str) -> None:

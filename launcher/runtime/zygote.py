@@ -19,6 +19,7 @@ from launcher.lean_posix import socket
 from launcher.runtime import forkable, records, shown, titles, worker
 from launcher.runtime import prepare as preparing
 from launcher.runtime.load import CALLABLE
+from launcher.runtime.moved import Files
 from launcher.runtime.start import Order, Signals, flush, leave, receive, refuse, sendable
 from launcher.runtime.worker import Birth
 
@@ -26,7 +27,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from launcher.appconfig.place import Placed
     from launcher.runtime.load import Target
     from launcher.runtime.prepare import Prepared
     from launcher.runtime.watching import Watched
@@ -59,44 +59,6 @@ class _Unheard(Exception):  # noqa: N818  not an error of anybody's
         self.code = code
 
 
-class Files:
-    """The templates' files while the generation lives: put back unless it is committed, removed if nobody else's."""
-
-    __slots__ = ("placed", "private")
-
-    def __init__(self) -> None:
-        self.placed: list[Placed] = []
-        self.private: tuple[str, ...] = ()
-
-    def confirm(self) -> None:
-        """The generation is committed: drop what was kept for a way back."""
-        if self.placed:
-            from launcher.appconfig import place  # noqa: PLC0415  loaded when they were moved
-
-            place.settle(self.placed)
-        self.placed = []
-
-    def end(self) -> None:
-        """The generation is over."""
-        if self.placed:
-            from launcher.appconfig import place  # noqa: PLC0415  loaded when they were moved
-
-            for problem in place.put_back(self.placed):
-                records.say("error", f"{problem.name} {problem.reason}. {problem.remedy}")
-        self.placed = []
-        for path in self.private:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass  # put back just now, or removed by somebody else
-
-    def close(self) -> None:
-        """Let go of the locks, in a fork: they are the zygote's."""
-        for item in self.placed:
-            _close(item.lock)
-        self.placed = []
-
-
 def prepare(order: Order, files: Files) -> Prepared:
     """Do everything that is done once for a generation, and report; never returns if it fails."""
     recorded = None
@@ -115,22 +77,28 @@ def prepare(order: Order, files: Files) -> Prepared:
         worker.announce_listeners(order)
     bind, workers = _of_web(order, target) if target else ("", 0)
     inputs = _sealed(order, prepared) if (prepared.snapshot or not target) and not recorded else -1
+    version = records.learn_version(order.wanted.target) if target else ""
+    records.protect(prepared)
+    forkable.freeze()
+    if prepared.staged:
+        problems = files.move(prepared.staged)
+        if problems:
+            failed = prepared._replace(problems=tuple(problems))
+            refuse(order, Exit.CONFIG, failed.reason(), _detail(failed))
+    files.private, files.paths = prepared.private, tuple(prepared.templates.values())
     message = protocol.encode(
         "prepared",
         takes_worker=bool(target and target.worker_parameter),
         files=prepared.files,
         unforkable=sendable(", ".join(found), 2000),
         zygote_stays=bool(prepared.templates) or order.watch,
-        version=records.learn_version(order.wanted.target) if target else "",
+        version=version,
         interface=target.interface if target else CALLABLE,
         bind=bind,
         workers=workers,
+        placed=tuple(item.path for item in files.placed),
+        kept=tuple(item.kept for item in files.placed),
     )
-    records.protect(prepared)
-    forkable.freeze()
-    if prepared.staged:
-        files.placed = _moved(order, prepared)
-    files.private = prepared.private
     if config := shown.message(prepared):
         say(order, config)
     say(order, message, inputs)
@@ -164,16 +132,6 @@ def _sealed(order: Order, prepared: Prepared) -> int:
         return snapshot.sealed(prepared.snapshot.encode()) if prepared.snapshot else -1
     except OSError as error:
         refuse(order, Exit.OS_ERROR, f"the operating system refused memfd_create(2): {error.strerror}")
-
-
-def _moved(order: Order, prepared: Prepared) -> list[Placed]:
-    from launcher.appconfig import place  # noqa: PLC0415  only templates need it
-
-    placed, problems = place.move(prepared.staged)
-    if problems:
-        failed = prepared._replace(problems=tuple(problems))
-        refuse(order, Exit.CONFIG, failed.reason(), _detail(failed))
-    return placed
 
 
 def say(order: Order, message: bytes, descriptor: int = -1) -> None:
@@ -218,6 +176,9 @@ def _serve(order: Order, prepared: Prepared, files: Files) -> tuple[Order, Birth
         if message.verb == "committed":
             files.confirm()
             watched = watched or (_watch(order, prepared) if order.watch else None)
+        if message.verb == "restore":
+            files.restore(message.texts("placed"), message.texts("kept"), message.seconds("until"))
+            say(order, protocol.encode("restored"))
         if message.verb == "close-listeners":
             for fd in order.listener_fds:
                 _close(fd)  # the app may have closed it

@@ -71,6 +71,14 @@ class Confirm(NamedTuple):
     ticket: int
 
 
+class Restore(NamedTuple):
+    """Have a zygote put the former files back: those that it moved itself, or these; comes back as Restored."""
+
+    ticket: int
+    files: tuple[tuple[str, str], ...]  # the path of each, and where the former file is; empty if there was none
+    until: float  # monotonic seconds: later, other files may be there
+
+
 class Kill(NamedTuple):
     """SIGKILL one child."""
 
@@ -204,6 +212,7 @@ Action = (
     | Stop
     | Kill
     | Confirm
+    | Restore
     | EndZygote
     | CloseListeners
     | SignalGroup

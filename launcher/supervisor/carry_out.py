@@ -66,6 +66,7 @@ class Hands:
             do.Stop: self._stop,
             do.Kill: self._kill,
             do.Confirm: self._confirm,
+            do.Restore: self._restore,
             do.EndZygote: self._end_zygote,
             do.CloseListeners: self._close_listeners,
             do.SignalGroup: self._signal_group,
@@ -134,6 +135,10 @@ class Hands:
 
     def _confirm(self, order: do.Confirm) -> list[on.Event]:
         return self._tell(order.ticket, "committed")
+
+    def _restore(self, order: do.Restore) -> list[on.Event]:
+        places, kept = tuple(path for path, _ in order.files), tuple(former for _, former in order.files)
+        return self._tell(order.ticket, "restore", placed=places, kept=kept, until=order.until)
 
     def _end_zygote(self, order: do.EndZygote) -> list[on.Event]:
         return self._tell(order.ticket, "end")

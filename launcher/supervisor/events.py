@@ -75,6 +75,13 @@ class Prepared(NamedTuple):
     bind: str = ""  # where that is to listen, since nobody said so
     workers: int = 0  # how many of it its platform wants; 0: it does not say
     version: str = ""  # of the app, for its log lines
+    placed: tuple[tuple[str, str], ...] = ()  # files that it moved, each with where the former one is
+
+
+class Restored(NamedTuple):
+    """A zygote has put back what it was told to; what it could not, it has said itself."""
+
+    ticket: int
 
 
 class Configured(NamedTuple):
@@ -228,6 +235,7 @@ Event = (
     | Started
     | StartFailed
     | Prepared
+    | Restored
     | Configured
     | Refused
     | Hello

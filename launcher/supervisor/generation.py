@@ -52,7 +52,10 @@ class State(Enum):
     DUMPING = "dumping"  # it is writing its stacks, and is killed then
     PREPARING = "preparing"  # a zygote that imports
     WARM = "warm"  # a zygote that can fork
+    RESTORING = "restoring"  # a zygote that puts the former files back
 
+
+Files = tuple[tuple[str, str], ...]  # the path of each, and where the former file is; empty if there was none
 
 UP = (State.READY, State.SERVING)
 LEAVING = (State.DRAINING, State.DUMPING, State.KILLED, State.STUCK)
@@ -92,6 +95,7 @@ class Process:
         "generation",
         "mute",
         "pid",
+        "placed",
         "raised",
         "recycle_for",
         "slot",
@@ -116,6 +120,7 @@ class Process:
         self.mute = False  # its channel is closed
         self.zygote = 0  # ticket of the one that was asked to fork it; 0: nobody was
         self.status = ""  # in the worker's own words
+        self.placed: Files = ()  # what a zygote moved into its place, and still can put back
         self.raised: Raised | None = None  # why it ends, if its generation hangs on it
         self.watch = Watch()
         self.recycle_for = ""  # why it is to be replaced, once a successor is up
@@ -145,6 +150,7 @@ class Generation:
     """One generation: what was prepared once, and the workers that run it."""
 
     __slots__ = (
+        "abandoned",
         "backoffs",
         "checks",
         "done",
@@ -186,6 +192,7 @@ class Generation:
         self.stale_because = ""  # why the last one did
         self.failure: Failure | None = None
         self.checks: dict[str, Check] = {}  # the app's own, by name
+        self.abandoned: Files = ()  # what its zygote had moved when it was killed
         self.unrespawnable = ""  # why no worker can be had from it any more
         self.workers: dict[int, Process] = {}  # by ticket
         self.done: dict[int, int] = {}  # slot → exit code, of workers that are not started again

@@ -15,7 +15,7 @@ from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.signals import Ask
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, signals_of_commands, status, upkeep, weighing
+from launcher.supervisor import checking, restoring, signals_of_commands, status, upkeep, weighing
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import Failure, Generation, Phase, State
 from launcher.supervisor.records import GRACE, in_shell
@@ -70,6 +70,7 @@ class Machine(Staffing):
         self._lose_the_silent(now)
         self._judge()
         self._advance_stop(now)
+        restoring.tend(self, now)  # before anybody is started
         self._commit(now)
         upkeep.recycle(self, now)
         self._retire(now)
@@ -97,6 +98,7 @@ class Machine(Staffing):
         times += self.processes.leftovers.values()
         times += [self.announce_by, self.weigh_by, self.stop.deadline if self.stop else None]
         times.append(checking.deadline(self))
+        times.append(restoring.deadline(self))
         if not (self.stop and self.stop.stage is not Stage.DELAY):
             lacking = [(g, slot) for g in self._respawning() for slot in self._lacking(g)]
             retries = [g.backoff(slot).until for g, slot in lacking if slot < 0 or self._has_room(g)]
@@ -151,7 +153,9 @@ class Machine(Staffing):
             current.failure = None
 
     def _begin_reload(self, now: float) -> None:
-        if self.stop or not self.reload_asked or self._is_reloading() or not self._is_weighed(now):
+        if self.stop or not self.reload_asked or self._is_reloading() or restoring.is_under_way(self):
+            return
+        if not self._is_weighed(now):
             return
         refusal = weighing.refusal(self.weight, self.wanted, self.policy.max_surge)
         self.weigh_by = self.weight = None
@@ -209,6 +213,7 @@ class Machine(Staffing):
             self.fallback = None
             if self.announce_by is None:  # `committed` was said of the first workers
                 self._say_rolled_out(self.current, now)
+            restoring.settle(self.current)
             if self.current.zygote and self.current.zygote.state is State.WARM:
                 self._order(do.Confirm(self.current.zygote.ticket))
 

@@ -12,6 +12,7 @@ from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
 from launcher.supervisor.generation import LEAVING, Process, State
 from launcher.supervisor.records import DUMP, MISSES, Records, identity, in_short
+from launcher.supervisor.restoring import LIMIT
 
 
 class Overdue(Records):
@@ -43,6 +44,8 @@ class Overdue(Records):
                 self._give_up(process, f"the import did not end {limit}", now)
             case State.PREPARING | State.WARM | State.READY | State.PARKED:
                 self._give_up(process, f"{in_short(process)} closed its channel", now)
+            case State.RESTORING:
+                self._give_up(process, f"the zygote put no files back within {LIMIT:g}s", now)
             case State.ORDERED:
                 zygote = self.processes.by_ticket.get(process.zygote)
                 if zygote and not process.pid:  # it owes an answer for all this time

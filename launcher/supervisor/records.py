@@ -12,7 +12,7 @@ from __future__ import annotations
 from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, signals_of_commands, status
+from launcher.supervisor import checking, restoring, signals_of_commands, status
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, SPARE, TASK, UP, Failure, Generation, Phase, Process, State
 from launcher.supervisor.pacing import PASSING, Bucket
@@ -45,6 +45,7 @@ class Records:
         "checking",
         "current",
         "ends",
+        "errands",
         "fallback",
         "orders",
         "others",
@@ -70,6 +71,7 @@ class Records:
         self.candidate: Generation | None = None  # no client sees it
         self.fallback: Generation | None = None  # what a failure while rolling goes back to
         self.others: list[Generation] = []  # on their way out, oldest first
+        self.errands: list[restoring.Errand] = []
         self.reload_asked = "start"  # by whom; empty: nobody
         self.weigh_by: float | None = None  # a reload waits until then for the figures
         self.weight: on.Weighed | None = None
@@ -152,6 +154,10 @@ class Records:
             case on.Prepared() if process.state is State.PREPARING:
                 self._on_prepared(process, event, now)
                 self.extend(self.policy.boot_timeout)
+            case on.Prepared(placed=placed):
+                process.placed = placed  # given up, and yet they are there
+            case on.Restored():
+                restoring.done(self, process)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
                 self._refused(process, event, now)
@@ -184,6 +190,7 @@ class Records:
     def _on_prepared(self, zygote: Process, facts: on.Prepared, now: float) -> None:
         generation = zygote.generation
         zygote.enter(State.WARM, None)
+        zygote.placed = facts.placed
         if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
             if generation.imports_anew or facts.files == generation.files:
                 self._log("info", "replaced zygote", generation=generation.number, pid=zygote.pid)
@@ -267,6 +274,7 @@ class Records:
     def _ended(self, process: Process, death: on.ProcessExited | Dead, now: float) -> None:
         code = death.code
         self._over(process)
+        restoring.ended(process, code)
         in_a_hurry = self.stop is not None and self.stop.immediate
         self.processes.leftovers[process.pid] = now if in_a_hurry else now + GRACE
         if not in_a_hurry:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from launcher.handoff import AS_MANY_AS_WORKERS
 from launcher.supervisor import actions as do
+from launcher.supervisor import restoring
 from launcher.supervisor.generation import LEAVING, SPARE, TASK, ZYGOTE, Generation, Phase, Process, State
 from launcher.supervisor.overdue import Overdue
 from launcher.supervisor.records import GRACE
@@ -82,7 +83,7 @@ class Staffing(Overdue):
         """End the zygotes that nobody needs, each after its last worker, and drop what is over."""
         for generation in self.generations():
             zygote = generation.zygote
-            if zygote is None or zygote.state in LEAVING or self._needs_zygote(generation):
+            if zygote is None or zygote.state in (*LEAVING, State.RESTORING) or self._needs_zygote(generation):
                 continue
             if zygote.state is State.PREPARING:  # it would hear us only when the import ends
                 self._kill(zygote, now)
@@ -111,7 +112,7 @@ class Staffing(Overdue):
     def _spawn(self, now: float) -> None:
         if self.stop and self.stop.stage is not Stage.DELAY:
             return
-        for generation in self._respawning():
+        for generation in () if restoring.is_under_way(self) else self._respawning():
             for slot in self._lacking(generation):
                 if generation.backoff(slot).until > now:
                     continue

@@ -295,8 +295,8 @@ MORE = (
     Bug(
         "a stop still replaces workers",
         "staffing",
-        "        if self.stop and self.stop.stage is not Stage.DELAY:\n            return\n        for generation in self._resp",
-        "        if self.stop and self.stop.stage is Stage.OVER:\n            return\n        for generation in self._resp",
+        "        if self.stop and self.stop.stage is not Stage.DELAY:\n            return\n        for generation in (",
+        "        if self.stop and self.stop.stage is Stage.OVER:\n            return\n        for generation in (",
     ),
     Bug(
         "a hurry during the drain spins",
@@ -642,6 +642,27 @@ MORE = (
         "checking.duty",
     ),
     Bug("no deadline: checks", "machine", "        times.append(checking.deadline(self))\n", ""),
+    # ── files of templates ──────────────────────────────────────────────────────────────────────
+    Bug(
+        "a kept generation starts on the files of a rejected one",
+        "staffing",
+        "in () if restoring.is_under_way(self) else self._respawning():",
+        "in self._respawning():",
+    ),
+    Bug(
+        "a reload does not wait for the former files",
+        "machine",
+        "self._is_reloading() or restoring.is_under_way(self):",
+        "self._is_reloading():",
+    ),
+    Bug("the former files are not put back at once", "machine", "        restoring.tend(self, now)", "        #"),
+    Bug(
+        "what a killed zygote moved is forgotten",
+        "records",
+        "        restoring.ended(process, code)\n",
+        "",
+    ),
+    Bug("no deadline: an errand", "machine", "        times.append(restoring.deadline(self))\n", ""),
 )
 
 BUGS = OF_THE_DESIGN + MORE

@@ -43,6 +43,8 @@ class Proc:
         self.deaf = False  # ignores SIGTERM and stop orders
         self.sleeps = False  # uninterruptible: SIGKILL works when it wakes up
         self.doomed = False  # SIGKILL is pending
+        self.placed = -1  # of a zygote that put a file into its place: whose was there before
+        self.errands: deque[do.Restore] = deque()  # files that a zygote is to put back
         self.told = False  # a stop order, SIGTERM or the word that it is not needed
         self.has_go = False
         self.is_let = False  # out of ready()
@@ -103,6 +105,11 @@ class PretendKernel:
         self.checking: set[int] = set()  # generations whose workers have a check
         self.on_duty = 0  # PID of who is to run it
         self.weight: on.Weighed | None = on.Weighed(0, 0, 0, 0)  # None: the answer is lost
+        self.forks = True  # --preload is not `never`
+        self.has_file = False  # what is deployed: a template
+        self.now = 0.0  # of the last order
+        self.last_prepared = 0  # generation; a zygote that replaces one makes no file anew
+        self.file = 0  # the generation whose file is in place
         self.listening = True
         self.exit_code: int | None = None
 
@@ -110,6 +117,7 @@ class PretendKernel:
 
     def carry_out(self, action: do.Action, now: float) -> None:  # noqa: C901, PLR0912, PLR0915  a table
         """Do what the machine orders; what comes of it is put in the air."""
+        self.now = now
         match action:
             case do.StartZygote(ticket, generation):
                 self._start(Proc(ticket, generation, ZYGOTE, now))
@@ -130,8 +138,12 @@ class PretendKernel:
                 self.procs[ticket].is_let |= self.procs[ticket].open
             case do.Entrust(pid):
                 self.on_duty = pid
-            case do.Confirm():
-                pass  # it answers nothing, and goes on as before
+            case do.Confirm(ticket):
+                if self.procs[ticket].open:
+                    self.procs[ticket].placed = -1
+            case do.Restore(ticket):
+                if self.procs[ticket].open:
+                    self.procs[ticket].errands.append(action)
             case do.EndZygote(ticket) | do.Dismiss(ticket):
                 self.procs[ticket].told |= self.procs[ticket].open
             case do.AskBeat(ticket):
@@ -249,6 +261,8 @@ class PretendKernel:
         if not proc.alive:
             return
         adopted = proc.ticket != NOBODY or self._is_adopted(proc)
+        if code == 0 and proc.placed >= 0:
+            self.file = proc.placed  # it ended by itself
         proc.alive = False
         proc.step = "dead"
         for lost in proc.forks:
@@ -299,8 +313,15 @@ class PretendKernel:
             self.checking.add(zygote.generation)
         if not self.takes_worker:
             self.plain.add(zygote.generation)
-        facts = self.takes_worker, self.files, self.unforkable, self.zygote_stays
-        self._say(zygote.ticket, on.Prepared(zygote.ticket, *facts))
+        has_file = self.has_file and self.forks and not self.unforkable  # else the processes' own tests see to it
+        facts = on.Prepared(
+            zygote.ticket, self.takes_worker, self.files, self.unforkable, zygote_stays=has_file or self.zygote_stays
+        )
+        if has_file and zygote.generation > self.last_prepared:
+            facts = facts._replace(placed=(("web.conf", str(self.file)),))
+            zygote.placed, self.file = self.file, zygote.generation
+        self.last_prepared = max(self.last_prepared, zygote.generation)
+        self._say(zygote.ticket, facts)
 
     def refuse(self, zygote: Proc, code: int = 78) -> None:
         """Have a zygote say why it cannot."""
@@ -343,6 +364,14 @@ class PretendKernel:
             self.prepare(zygote)
         elif zygote.forks:
             self.fork(zygote)
+        elif zygote.errands:
+            _, files, until = zygote.errands.popleft()
+            if not files:
+                self.file = zygote.placed
+            elif self.now < until:
+                self.file = int(files[0][1])
+            zygote.placed = zygote.placed if files else -1
+            self._say(zygote.ticket, on.Restored(zygote.ticket))
         elif zygote.told or zygote.step == "refused":
             self.die(zygote, 0)
         else:

@@ -88,6 +88,8 @@ class Promises(Witness):
                 self.told[proc.ticket] = (now, reason)
             case do.Confirm() if proc:
                 self._look_at_confirm(proc)
+            case do.Restore(ticket):
+                self.errands.add(ticket)
             case do.EndZygote() if proc:
                 promise(ticket not in self.told, "no zygote is told to end twice", proc)
                 self.told[proc.ticket] = (now, "end")
@@ -118,6 +120,8 @@ class Promises(Witness):
         there = self.serving(proc.generation) + self.done_in(proc.generation)
         promise(is_again or there >= self.wanted, "confirmed is who has no way back", proc, there)
         self.confirmed.add(proc.generation)
+        if proc.placed >= 0 and proc.open:
+            self.settled = proc.generation
 
     def _look_at_dismissal(self, proc: Proc, now: float) -> None:
         promise(proc.is_spare, "only a spare is dismissed", proc)
@@ -161,6 +165,10 @@ class Promises(Witness):
         is_first = not self.policy.is_prepared and isinstance(order, do.ExecWorker)
         if (is_first or isinstance(order, do.StartZygote)) and generation not in self.began:
             self._look_at_new_generation(generation, order, now)
+        if self.results.get(generation) == "serving":
+            promise(
+                not self.is_file_wrong(), "nobody of a kept generation starts on the files of a rejected one", order
+            )
         if isinstance(order, do.StartZygote):
             return
         if isinstance(order, do.ForkWorker | do.Park):
@@ -185,6 +193,7 @@ class Promises(Witness):
         undecided = self.undecided()
         self.began.add(generation)
         promise(not undecided, "one generation is prepared at a time", order, undecided)
+        promise(not self.is_file_wrong(), "nothing is reloaded before the former files are back", order)
         promise(self.wants_reload, "a storm of reloads is followed by one more, not by two", order)
         self.figures.begin(order, now)
         self.wants_reload = False
@@ -320,6 +329,8 @@ class Promises(Witness):
                 self.unrespawnable.add(generation)
             case "--watch":
                 self.unwatched.add(generation)
+            case "not put back":
+                self.unrestored.add(generation)
             case "gave up" | "unkillable" | "missing" | "lost worker with its zygote" | "lost spare with its zygote":
                 self.mark(line.event, found)
             case "stalled":
@@ -363,6 +374,8 @@ class Promises(Witness):
         """Judge a whole decision after it is carried out."""
         self.duty.look_back(now)
         self._look_at_unseen_beginnings(orders, now)
+        file = self.kernel.file
+        promise(file >= self.settled, "who serves keeps its files", file, self.settled)
         served = {self.kernel.procs[o.ticket].generation for o in orders if isinstance(o, do.Serve)}
         for generation in served - self.opened.keys():
             self.opened[generation] = now
@@ -420,12 +433,16 @@ class Promises(Witness):
         stalls = self.policy.stall_timeout and any(p.stalls and p.generation not in self.kernel.plain for p in there)
         return self.looks and not self._awaited() and not stalls
 
-    def _awaited(self) -> str | None:
+    def _awaited(self) -> str | None:  # noqa: C901  a table
         """Say what the supervisor waits for; empty: nothing; None: hard to say."""
         if self.stop_asked_at is not None or self.draining:
             return "the end"
         if self.undecided() or self.figures.since is not None:
             return "a new generation" if self.undecided() else "the figures"
+        if self.is_file_wrong():
+            return "the former files"
+        if any(p.errands or p.ticket in self.errands for p in self.kernel.procs.values() if self.exists(p)):
+            return None  # they are back, and nobody has said so yet
         current = self.current()
         if current not in self.announced:
             return "the handover"
@@ -447,10 +464,10 @@ class Promises(Witness):
 
     def _awaited_ahead(self, current: int, there: list[Proc]) -> str | None:
         forks = any(p.generation == current and p.zygote for p in there)
-        if self.kernel.zygote_stays and not forks:
-            return None  # it may be there, or come again, for that alone
+        if not forks:
+            return None  # a zygote may be there for its files alone
         if not any(p.generation == current and p.is_zygote for p in there):
-            return "a zygote" if forks else None
+            return "a zygote"
         return "" if any(p.generation == current and p.is_spare for p in there) else "a spare"
 
     def _lacks_watcher(self, current: int) -> bool:

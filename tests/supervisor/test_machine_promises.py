@@ -66,11 +66,12 @@ class Supervision(RuleBasedStateMachine):
         policy=st.one_of(POLICIES, POLICIES, COMMANDS),
         boots=st.sampled_from([True, True, True, False]),
         has_checks=st.booleans(),
+        has_file=st.booleans(),
     )
-    def start(self, policy: Policy, *, boots: bool, has_checks: bool = False) -> None:
+    def start(self, policy: Policy, *, boots: bool, has_checks: bool = False, has_file: bool = False) -> None:
         """Start prod-run; mostly the first generation comes up, so that runs get further."""
         self.world = World(policy)
-        self.world.kernel.has_checks = has_checks
+        self.world.kernel.has_checks, self.world.kernel.has_file = has_checks, has_file
         if boots:
             self.world.catch_up()
 
@@ -146,11 +147,14 @@ class Supervision(RuleBasedStateMachine):
         takes_worker=st.sampled_from([True, True, False]),
         unforkable=st.sampled_from(["", "", "thread metrics"]),
         has_checks=st.booleans(),
+        has_file=st.booleans(),
     )
-    def something_is_deployed(self, *, files: str, takes_worker: bool, unforkable: str, has_checks: bool) -> None:
+    def something_is_deployed(
+        self, *, files: str, takes_worker: bool, unforkable: str, has_checks: bool, has_file: bool
+    ) -> None:
         """Change what the next zygote finds on disk."""
         kernel = self.world.kernel
-        kernel.has_checks = has_checks
+        kernel.has_checks, kernel.has_file = has_checks, has_file
         kernel.files, kernel.takes_worker, kernel.unforkable = files, takes_worker, unforkable
 
     # ── what processes do ───────────────────────────────────────────────────────────────────────
@@ -319,6 +323,28 @@ class Supervision(RuleBasedStateMachine):
         proc = self._one(index, workers=True)
         if proc:
             proc.rss, proc.stalls = rss, stalls
+
+    @running
+    @rule(index=ANY, dies=st.booleans(), sleeps=st.booleans())
+    def a_generation_with_a_file_is_given_up(self, index: int, *, dies: bool, sleeps: bool) -> None:
+        """Let its zygote be killed, or a worker fail; then a worker of the kept one ends, and a reload is asked for."""
+        kernel, world = self.world.kernel, self.world
+        kernel.has_file, kernel.weight = True, on.Weighed(0, 0, 0, 0)
+        world.ask(Ask.RELOAD)
+        world.settle(lambda proc: proc.slot == 0 and proc.generation == kernel.file)
+        zygotes = [p for p in kernel.procs.values() if p.alive and p.is_zygote and not p.sleeps]
+        mine = [p for p in zygotes if p.generation == kernel.file and p.placed >= 0]
+        for zygote in mine:
+            workers = [p for p in world.workers(kernel.file) if not p.sleeps]
+            for helper in zygotes if sleeps and dies else ():
+                helper.sleeps = helper is not zygote
+            kernel.die(zygote if dies or not workers else workers[0], -9)
+        if mine:
+            world.deliver_all()
+            if index % 2:
+                world.wait(6.0)
+            world.ask(Ask.RELOAD)
+            world.deliver_all()
 
     @running
     @rule(is_good=st.booleans())

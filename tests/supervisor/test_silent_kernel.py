@@ -328,6 +328,24 @@ def rejected() -> World:
     return world
 
 
+def given_up(*, is_killed: bool = False) -> World:
+    """A generation with a file is rejected, and its zygote does not put the former one back; or who is to do it."""
+    world = held()
+    world.kernel.has_file = True
+    world.kernel.die(world.workers(2)[1], 1)
+    world.settle()
+    world.ask(Ask.RELOAD)
+    world.settle_all_but(slot=1)
+    world.kernel.die(world.zygote(3) if is_killed else world.workers(3)[1], -9)
+    world.deliver_all()
+    return world
+
+
+def on_an_errand() -> World:
+    """The zygote that serves is to do it for one that was killed."""
+    return given_up(is_killed=True)
+
+
 def rolling() -> World:
     """The first of a rolling reload serves, and an old one does not go."""
     world = booted(workers=4, max_surge=1)
@@ -463,6 +481,7 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     ("worker", State.STUCK): (stuck,),
     ("zygote", State.PREPARING): (importing, importing_and_mute),
     ("zygote", State.WARM): (booted, mute_zygote),
+    ("zygote", State.RESTORING): (given_up,),
     ("zygote", State.DRAINING): (zygote_to_end, refused),
     ("zygote", State.KILLED): (killed_zygote,),
     ("zygote", State.STUCK): (stuck_zygote,),
@@ -483,7 +502,7 @@ WAYS: dict[object, tuple[Callable[[], World], ...]] = {
     Phase.ROLLING: (rolling,),
     Phase.COMMITTED: (booted, weighing, without_room),
     Phase.RETIRING: (draining, rolling),
-    Phase.REJECTED: (rejected, refused),
+    Phase.REJECTED: (rejected, refused, on_an_errand),
     Stage.DELAY: (delayed,),
     Stage.DRAIN: (stopping,),
     Stage.SWEEP: (sweeping,),

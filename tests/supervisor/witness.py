@@ -40,6 +40,9 @@ class Witness:
         self.unrespawnable: set[int] = set()
         self.unwatched: set[int] = set()
         self.confirmed: set[int] = set()  # generations
+        self.settled = 0  # the last generation that was confirmed with a file
+        self.errands: set[int] = set()  # tickets of zygotes that are to put files back
+        self.unrestored: set[int] = set()  # generations whose files are reported to be in place still
         self.served: dict[int, Proc] = {}  # by ticket
         self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
         self.killed: set[int] = set()  # tickets
@@ -99,6 +102,13 @@ class Witness:
             return False
         return generation in self.gates or self.done_in(generation) >= self.gate()
 
+    def is_file_wrong(self) -> bool:
+        """Say whether the file of a generation is in place that was given up, and the supervisor could know it."""
+        given_up = self.results.get(self.kernel.file, "serving") != "serving"
+        mine = [p for p in self.kernel.procs.values() if p.is_zygote and p.generation == self.kernel.file]
+        known = any(p.seen_prepared for p in mine) and not any(p.ticket in self.given_up for p in mine)
+        return given_up and known and self.kernel.file not in self.unrestored
+
     def done_in(self, generation: int) -> int:
         """Count the wanted slots whose work is done."""
         return sum(slot < self.wanted for slot in self.done.get(generation, ()))
@@ -144,6 +154,8 @@ class Witness:
                 self.hurried = True
             case on.Prepared(ticket) if ticket not in self.missed:
                 self.warm.add(ticket)
+            case on.Restored(ticket):
+                self.errands.discard(ticket)
             case on.Begun(ticket) if self.is_known(ticket):
                 self.begun.add(ticket)
             case on.StartFailed(ticket) if self.is_known(ticket):

@@ -46,6 +46,7 @@ class World:
         self.kernel.refusals = refusals
         self.kernel.is_prepared = policy.is_prepared
         self.kernel.zygote_stays = policy.watch
+        self.kernel.forks = policy.preload != "never"
         self.promises = Promises(policy, self.kernel)
         self.orders: list[do.Action] = []
         self.story: list[tuple[float, on.Event | do.Action]] = []

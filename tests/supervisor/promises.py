@@ -441,8 +441,6 @@ class Promises(Witness):
             return "a new generation" if self.undecided() else "the figures"
         if self.is_file_wrong():
             return "the former files"
-        if any(p.errands or p.ticket in self.errands for p in self.kernel.procs.values() if self.exists(p)):
-            return None  # they are back, and nobody has said so yet
         current = self.current()
         if current not in self.announced:
             return "the handover"
@@ -460,6 +458,8 @@ class Promises(Witness):
             return "a zygote" if self._lacks_watcher(current) else ""
         if self.serving(current) + self.done_in(current) < self.wanted:
             return "a respawn"
+        if any(p.errands or p.ticket in self.errands for p in there):
+            return None  # they are back, and nobody has said so yet
         return self._awaited_ahead(current, there)
 
     def _awaited_ahead(self, current: int, there: list[Proc]) -> str | None:

@@ -256,7 +256,8 @@ class Promises(Witness):
             owed = [p for p in self.kernel.procs.values() if p.zygote is proc and not p.seen_pid]
             late = [p for p in owed if now >= p.ordered_at + self.policy.boot_timeout - EARLY]
             unwanted = self.draining or self.results.get(proc.generation) == "rejected"
-            promise(late or unwanted, "a zygote is only killed for its own faults", proc)
+            slow = proc.ticket in self.errands  # to put files back
+            promise(late or unwanted or slow, "a zygote is only killed for its own faults", proc)
         self.killed.add(proc.ticket)
         unread = proc.ticket in self.stalled and proc.ticket in self.stacks and not self.hurried
         promise(not unread, "who stalled is killed when its stacks are taken", proc)

@@ -427,14 +427,21 @@ class Promises(Witness):
         if awaited is not None:
             promise(deadline is not None or not awaited, "whatever is awaited has a deadline", awaited)
             # The files may be back already, and nobody has said so yet.
-            told = any(p.ticket in self.errands for p in self.kernel.procs.values() if self.exists(p))
-            promise(deadline is None or awaited or self.looks or told, "an idle machine waits for nothing", deadline)
+            promise(
+                deadline is None or awaited or self.looks or self._is_on_errand(),
+                "an idle machine waits for nothing",
+                deadline,
+            )
 
     def is_at_rest(self) -> bool:
         """Say whether only looks are left to be waited for."""
         there = [p for p in self.served.values() if self.exists(p)]
         stalls = self.policy.stall_timeout and any(p.stalls and p.generation not in self.kernel.plain for p in there)
-        return self.looks and not self._awaited() and not stalls
+        return self.looks and not self._awaited() and not stalls and not self._is_on_errand()
+
+    def _is_on_errand(self) -> bool:
+        """Say whether a zygote was told to put files back, and did not answer."""
+        return any(p.ticket in self.errands for p in self.kernel.procs.values() if self.exists(p))
 
     def _awaited(self) -> str | None:  # noqa: C901  a table
         """Say what the supervisor waits for; empty: nothing; None: hard to say."""

@@ -196,6 +196,8 @@ class Witness:
             count, _ = self.failures.get(name, (0, 0.0))
             if self.results.get(proc.generation) == "serving":
                 self.failures[name] = (1 if now - proc.ordered_at >= FORGET_AFTER else count + 1, now)
+        elif not self.is_leaving(proc) and now - proc.ordered_at >= FORGET_AFTER:
+            self.failures.pop((proc.generation, proc.slot), None)  # it served for long, so that is history
 
     def named(self, generation: int, slot: int | None, pid: int) -> list[Proc]:
         """Return whom a log line means; without a PID several have the same name, zygotes and spares have no slot."""

@@ -211,7 +211,8 @@ class Machine(Staffing):
         if self.current and self.current.phase is Phase.ROLLING and self.current.up(self.wanted) >= self.wanted:
             self.current.phase = Phase.COMMITTED
             self.fallback = None
-            if self.announce_by is None:  # `committed` was said of the first workers
+            # `committed` was said of the first workers; unless a stop came between, which has the last word.
+            if self.announce_by is None and self.stop is None:
                 self._say_rolled_out(self.current, now)
             restoring.settle(self.current)
             if self.current.zygote and self.current.zygote.state is State.WARM:

@@ -178,7 +178,7 @@ def _serve(order: Order, prepared: Prepared, files: Files) -> tuple[Order, Birth
             watched = watched or (_watch(order, prepared) if order.watch else None)
         if message.verb == "restore":
             files.restore(message.texts("placed"), message.texts("kept"), message.seconds("until"))
-            say(order, protocol.encode("restored"))
+            say(order, protocol.encode("restored", errand=message.seconds("until") if message.texts("placed") else 0.0))
         if message.verb == "close-listeners":
             for fd in order.listener_fds:
                 _close(fd)  # the app may have closed it

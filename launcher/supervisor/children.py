@@ -276,7 +276,7 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
         "".join(m.texts("version")),
         tuple(zip(m.texts("placed"), m.texts("kept"), strict=True)),
     ),
-    "restored": lambda t, _: on.Restored(t),
+    "restored": lambda t, m: on.Restored(t, m.seconds("errand")),
     "config": lambda t, m: on.Configured(t, m.texts("names"), m.texts("values"), m.texts("origins")),
     "refused": lambda t, m: on.Refused(t, m.number("code"), m.text("reason"), m.text("detail")),
     "spawned": lambda _, m: on.Started(m.number("ticket"), m.number("pid")),

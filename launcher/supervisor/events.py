@@ -82,6 +82,7 @@ class Restored(NamedTuple):
     """A zygote has put back what it was told to; what it could not, it has said itself."""
 
     ticket: int
+    errand: float = 0.0  # for one that died: until when it was to be done; else it put back what it moved itself
 
 
 class Configured(NamedTuple):

@@ -156,8 +156,8 @@ class Records:
                 self.extend(self.policy.boot_timeout)
             case on.Prepared(placed=placed):
                 process.placed = placed  # given up, and yet they are there
-            case on.Restored():
-                restoring.done(self, process)
+            case on.Restored(_, errand):
+                restoring.done(self, process, errand)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
                 self._refused(process, event, now)

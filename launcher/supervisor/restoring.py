@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from launcher.supervisor.generation import Files, Generation, Process
     from launcher.supervisor.records import Records
 
+SAME = 1e-3  # seconds
 LIMIT = 5.0  # seconds: a few renames, and the disk may be busy
 
 
@@ -30,12 +31,15 @@ class Errand(NamedTuple):
     until: float
 
 
-def done(records: Records, zygote: Process) -> None:
-    """Write down that the former files are back."""
+def done(records: Records, zygote: Process, errand: float) -> None:
+    """Write down that the former files are back; the answer to an errand that was given up says nothing of the next."""
+    if errand:
+        answered = [e for e in records.errands if e.ticket == zygote.ticket and abs(e.until - errand) < SAME]
+        records.errands = [each for each in records.errands if each not in answered]
+        return
     zygote.placed = ()
     if zygote.state is State.RESTORING:
         zygote.enter(State.WARM, zygote.deadline if zygote.mute else None)
-    records.errands = [errand for errand in records.errands if errand.ticket != zygote.ticket]
 
 
 def ended(zygote: Process, code: int) -> None:

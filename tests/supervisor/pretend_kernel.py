@@ -371,7 +371,7 @@ class PretendKernel:
             elif self.now < until:
                 self.file = int(files[0][1])
             zygote.placed = zygote.placed if files else -1
-            self._say(zygote.ticket, on.Restored(zygote.ticket))
+            self._say(zygote.ticket, on.Restored(zygote.ticket, until if files else 0.0))
         elif zygote.told or zygote.step == "refused":
             self.die(zygote, 0)
         else:

@@ -154,7 +154,7 @@ class Witness:
                 self.hurried = True
             case on.Prepared(ticket) if ticket not in self.missed:
                 self.warm.add(ticket)
-            case on.Restored(ticket):
+            case on.Restored(ticket) if not self.kernel.procs[ticket].errands:
                 self.errands.discard(ticket)
             case on.Begun(ticket) if self.is_known(ticket):
                 self.begun.add(ticket)

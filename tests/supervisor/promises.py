@@ -88,8 +88,8 @@ class Promises(Witness):
                 self.told[proc.ticket] = (now, reason)
             case do.Confirm() if proc:
                 self._look_at_confirm(proc)
-            case do.Restore(ticket):
-                self.errands.add(ticket)
+            case do.Restore(ticket, until=until):
+                self.errands[ticket] = until
             case do.EndZygote() if proc:
                 promise(ticket not in self.told, "no zygote is told to end twice", proc)
                 self.told[proc.ticket] = (now, "end")
@@ -440,8 +440,9 @@ class Promises(Witness):
         return self.looks and not self._awaited() and not stalls and not self._is_on_errand()
 
     def _is_on_errand(self) -> bool:
-        """Say whether a zygote was told to put files back, and did not answer."""
-        return any(p.ticket in self.errands for p in self.kernel.procs.values() if self.exists(p))
+        """Say whether a zygote was told to put files back, did not answer, and has time left."""
+        alive = [p for p in self.kernel.procs.values() if self.exists(p)]
+        return any(self.kernel.now < self.errands.get(p.ticket, 0.0) for p in alive)
 
     def _awaited(self) -> str | None:  # noqa: C901  a table
         """Say what the supervisor waits for; empty: nothing; None: hard to say."""

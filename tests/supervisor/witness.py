@@ -41,7 +41,7 @@ class Witness:
         self.unwatched: set[int] = set()
         self.confirmed: set[int] = set()  # generations
         self.settled = 0  # the last generation that was confirmed with a file
-        self.errands: set[int] = set()  # tickets of zygotes that are to put files back
+        self.errands: dict[int, float] = {}  # tickets of zygotes that are to put files back
         self.unrestored: set[int] = set()  # generations whose files are reported to be in place still
         self.served: dict[int, Proc] = {}  # by ticket
         self.told: dict[int, tuple[float, str]] = {}  # by ticket: when, why
@@ -155,7 +155,7 @@ class Witness:
             case on.Prepared(ticket) if ticket not in self.missed:
                 self.warm.add(ticket)
             case on.Restored(ticket) if not self.kernel.procs[ticket].errands:
-                self.errands.discard(ticket)
+                self.errands.pop(ticket, None)
             case on.Begun(ticket) if self.is_known(ticket):
                 self.begun.add(ticket)
             case on.StartFailed(ticket) if self.is_known(ticket):

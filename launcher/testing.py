@@ -17,10 +17,11 @@ import threading
 import typing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from launcher.api import Link, Worker
+from launcher.api import Worker
 from launcher.appconfig import current
 from launcher.appconfig.annotations import find_class, find_parameter
 from launcher.errors import ConfigError
+from launcher.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -88,6 +88,7 @@ PURE = {
     "launcher.supervisor.overdue",
     "launcher.supervisor.pacing",
     "launcher.supervisor.policy",
+    "launcher.supervisor.preparing",
     "launcher.supervisor.processes",
     "launcher.supervisor.records",
     "launcher.supervisor.restoring",
@@ -156,7 +157,9 @@ def test_the_supervisor_imports_only_its_own_and_the_leaves(name: str) -> None:
     assert third_party == set()
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith(("launcher.runtime", "launcher.api"))])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if name.startswith(("launcher.runtime", "launcher.api", "launcher.link"))]
+)
 def test_the_app_side_never_imports_the_supervisor(name: str) -> None:
     """Nothing of the supervisor is loaded into the app's interpreter, nor the command line."""
     assert {m for m in ours(name) if m.startswith(("launcher.supervisor", "launcher.cli", "launcher.exec"))} == set()

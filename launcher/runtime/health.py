@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any
 
-    from launcher.api import Link
     from launcher.checks import Wish
+    from launcher.link import Link
 
 PERIOD = 10.0  # seconds from one beginning to the next
 SOONER = 2.0  # after a failure: it may be over

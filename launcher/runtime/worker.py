@@ -14,10 +14,11 @@ import select
 import sys
 
 from launcher import libc, protocol
-from launcher.api import Link, Worker
+from launcher.api import Worker
 from launcher.errors import Exit
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
+from launcher.link import Link
 from launcher.runtime import multiprocess, records, titles
 from launcher.runtime import prepare as preparing
 from launcher.runtime.start import Order, Signals, die_with, ignore, leave, receive, sendable

@@ -11,7 +11,8 @@ from __future__ import annotations
 from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
 from launcher.supervisor.generation import LEAVING, Process, State
-from launcher.supervisor.records import DUMP, MISSES, Records, identity, in_short
+from launcher.supervisor.processes import identity, in_short
+from launcher.supervisor.records import DUMP, MISSES, Records
 from launcher.supervisor.restoring import LIMIT
 
 

@@ -85,3 +85,15 @@ def in_words(code: int, note: str = "") -> str:
     """Say how a process ended: `exit 3`, `SIGKILL`, `SIGSEGV (core dumped)`."""
     how = f"exit {code}" if code >= 0 else name_of(-code)
     return f"{how} ({note})" if note else how
+
+
+def in_short(process: Process) -> str:
+    """Name a process in a sentence."""
+    return f"worker {process.slot}" if process.is_worker else f"the {process.role}"
+
+
+def identity(process: Process) -> dict[str, int]:
+    """Name a process in the fields of a log line."""
+    slot = {"slot": process.slot} if process.is_worker else {}
+    pid = {"pid": process.pid} if process.pid else {}
+    return {**slot, "generation": process.generation.number, **pid}

@@ -12,11 +12,11 @@ from __future__ import annotations
 from launcher.errors import Exit as Code
 from launcher.lean_posix import signal
 from launcher.supervisor import actions as do
-from launcher.supervisor import checking, restoring, signals_of_commands, status
+from launcher.supervisor import checking, preparing, restoring, signals_of_commands, status
 from launcher.supervisor import events as on
 from launcher.supervisor.generation import LEAVING, SPARE, TASK, UP, Failure, Generation, Phase, Process, State
-from launcher.supervisor.pacing import PASSING, Bucket
-from launcher.supervisor.processes import Processes, in_words
+from launcher.supervisor.pacing import Bucket
+from launcher.supervisor.processes import Processes, identity, in_words
 from launcher.supervisor.stopping import Stage, Stopping
 
 TYPE_CHECKING = False
@@ -152,7 +152,7 @@ class Records:
             case on.CheckMade() | on.Checked():
                 checking.note(self, process, event, now)
             case on.Prepared() if process.state is State.PREPARING:
-                self._on_prepared(process, event, now)
+                preparing.prepared(self, process, event, now)
                 self.extend(self.policy.boot_timeout)
             case on.Prepared(placed=placed):
                 process.placed = placed  # given up, and yet they are there
@@ -160,7 +160,7 @@ class Records:
                 restoring.done(self, process, errand)
             case on.Refused() if process.state is State.PREPARING:
                 process.enter(State.DRAINING, now + GRACE)
-                self._refused(process, event, now)
+                preparing.refused(self, process, event, now)
             case on.ChannelClosed():
                 process.mute = True
                 if process.state in (State.PREPARING, State.WARM, State.READY, State.PARKED):
@@ -186,51 +186,6 @@ class Records:
                 task.generation.failure = Failure(event.reason, event.detail, event.code)
             case on.ChannelClosed():
                 task.mute = True
-
-    def _on_prepared(self, zygote: Process, facts: on.Prepared, now: float) -> None:
-        generation = zygote.generation
-        zygote.enter(State.WARM, None)
-        zygote.placed = facts.placed
-        if generation.phase is not Phase.PREPARING:  # it replaces a zygote that died
-            if generation.imports_anew or facts.files == generation.files:
-                self._log("info", "replaced zygote", generation=generation.number, pid=zygote.pid)
-            elif not generation.unrespawnable:
-                self._cannot_respawn(generation, "code on disk differs")
-            if generation.phase is Phase.COMMITTED and (generation.is_watched or not generation.unrespawnable):
-                self._order(do.Confirm(zygote.ticket))
-            return
-        if facts.is_web:
-            self.policy = self.policy._replace(restart=self.policy.restart_of_web, listens=True)
-            if facts.workers and not (self.current or self.policy.is_workers_given):
-                self.wanted = facts.workers
-        generation.files = facts.files
-        generation.takes_worker = facts.takes_worker
-        generation.zygote_stays, generation.is_watched = facts.zygote_stays, self.policy.watch
-        generation.phase = Phase.BEFORE if self.policy.before else Phase.FILLING
-        self._log("info", "prepared", generation=generation.number, after=f"{now - generation.since:.2f}s")
-        if self.policy.preload == "never" or (self.policy.preload == "auto" and facts.unforkable):
-            generation.imports_anew = True
-        if facts.unforkable and self.policy.preload != "never":
-            then = "workers import for themselves" if generation.imports_anew else "forking all the same"
-            self._log("warning", f"unsafe to fork: {then}", generation=generation.number, found=facts.unforkable)
-
-    def _refused(self, zygote: Process, event: on.Refused, now: float) -> None:
-        generation = zygote.generation
-        if generation is self.candidate:
-            generation.failure = Failure(event.reason, event.detail, event.code)
-        elif event.code in PASSING and generation.phase is not Phase.REJECTED:
-            self._log("error", "cannot start", **identity(zygote), reason=event.reason)
-            self._pace(zygote, now)
-        elif generation.phase is not Phase.REJECTED:
-            if not generation.imports_anew and not generation.unrespawnable:
-                self._cannot_respawn(generation, event.reason)
-            if generation.is_watched:
-                generation.is_watched, what = False, "--watch: nothing is watched until the next reload"
-                self._log("error", what, generation=generation.number, reason=event.reason)
-
-    def _cannot_respawn(self, generation: Generation, why: str) -> None:
-        generation.unrespawnable = why
-        self._log("error", "cannot respawn: reload when the code is right", generation=generation.number, reason=why)
 
     def _became_ready(self, worker: Process, now: float) -> None:
         if worker.generation is self.candidate or worker.generation.phase is Phase.REJECTED:
@@ -383,15 +338,3 @@ class Records:
 def in_shell(code: int) -> int:
     """Write an end as a shell does: 128 + N for signal N."""
     return code if code >= 0 else 128 - code
-
-
-def in_short(process: Process) -> str:
-    """Name a process in a sentence."""
-    return f"worker {process.slot}" if process.is_worker else f"the {process.role}"
-
-
-def identity(process: Process) -> dict[str, int]:
-    """Name a process in the fields of a log line."""
-    slot = {"slot": process.slot} if process.is_worker else {}
-    pid = {"pid": process.pid} if process.pid else {}
-    return {**slot, "generation": process.generation.number, **pid}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from launcher.supervisor import actions as do
 from launcher.supervisor.generation import LEAVING, Phase, State
-from launcher.supervisor.records import DUMP, MEASURE, identity
+from launcher.supervisor.processes import identity
+from launcher.supervisor.records import DUMP, MEASURE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

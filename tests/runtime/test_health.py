@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from launcher import Worker
-from launcher.api import Link
 from launcher.checks import Wish
+from launcher.link import Link
 from launcher.runtime import health
 from launcher.runtime.health import PERIOD, SOONER, Checks
 

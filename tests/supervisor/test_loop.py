@@ -8,8 +8,8 @@ from threading import Timer
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
-from launcher.api import Link, Stopping
 from launcher.lean_posix import signal, socket
+from launcher.link import Link, Stopping
 from launcher.supervisor import actions as do
 from launcher.supervisor import events as on
 from launcher.supervisor.carry_out import Hands

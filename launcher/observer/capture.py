@@ -13,8 +13,9 @@ from time import time
 
 from launcher.logs import formats
 from launcher.logs.batch import INNER_NEWLINE, SEVERITIES, Batch
+from launcher.logs.stdout import newlines
 from launcher.observer.sorting import Sorting
-from launcher.observer.whole_lines import WholeLines, newlines
+from launcher.observer.whole_lines import WholeLines
 
 TYPE_CHECKING = False
 

@@ -21,7 +21,6 @@ from launcher.logs.counters import Counters
 from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
 from launcher.observer.valve import FULL, Valve
-from launcher.observer.whole_lines import newlines
 from launcher.signals import HARMLESS_TO_WORKERS
 
 TYPE_CHECKING = False
@@ -240,7 +239,7 @@ class Loop:
     def _emit(self, batches: list[Batch]) -> None:
         for batch in batches:
             # One line may become several (a traceback on a console), and several one: what comes out is what counts.
-            lines = newlines(batch.lines)
+            lines = stdout.newlines(batch.lines)
             self._counters.add(places.TAKEN, lines - batch.taken)
             if lines:
                 written = batch._replace(taken=lines)

@@ -254,12 +254,14 @@ def test_every_gap_is_told_where_it_is(kind: str, steps: list[tuple[str, int, in
     assert accounted(data) == (number + 1 - out.dropped, out.dropped)
 
 
-@given(
+STORIES = given(
     steps=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 90)), max_size=60),
     limit=st.integers(30, 200),
 )
-def test_no_portion_is_too_small(steps: list[tuple[int, int]], limit: int) -> None:
-    """However few bytes are taken at a time, in the middle of a line or of a notice, the account is exact."""
+
+
+def written(steps: list[tuple[int, int]], limit: int) -> tuple[Stdout, Stingy, int]:
+    """Write so many lines, then take so many bytes, again and again; return how many lines there were, too."""
     sink = Stingy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stdout, "_sink", lambda _fd: sink)
@@ -270,6 +272,13 @@ def test_no_portion_is_too_small(steps: list[tuple[int, int]], limit: int) -> No
         number += lines
         sink.room += room
         out.flush()
+    return out, sink, number
+
+
+@STORIES
+def test_no_portion_is_too_small(steps: list[tuple[int, int]], limit: int) -> None:
+    """However few bytes are taken at a time, in the middle of a line or of a notice, the account is exact."""
+    out, sink, number = written(steps, limit)
     sink.room = 1 << 20
     out.flush()
     out.write(line(number))
@@ -277,22 +286,10 @@ def test_no_portion_is_too_small(steps: list[tuple[int, int]], limit: int) -> No
     assert accounted(sink.taken) == (number + 1 - out.dropped, out.dropped)
 
 
-@given(
-    steps=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 90)), max_size=60),
-    limit=st.integers(30, 200),
-)
+@STORIES
 def test_what_no_notice_tells_of_is_known_at_the_end(steps: list[tuple[int, int]], limit: int) -> None:
     """The end may come anywhere, also in the middle of a notice: what is missing is announced, or in `missing`."""
-    sink = Stingy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stdout, "_sink", lambda _fd: sink)
-        out = Stdout(1, notice=told, limit=limit)
-    number = 0
-    for lines, room in steps:
-        out.write(b"".join(line(number + each) for each in range(lines)))
-        number += lines
-        sink.room += room
-        out.flush()
+    out, sink, number = written(steps, limit)
     out.close()
 
     came, announced = accounted(sink.taken[: sink.taken.rfind(b"\n") + 1])

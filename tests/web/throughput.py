@@ -3,7 +3,8 @@ What a request costs, by hand: `python -m tests.web.throughput --help`.
 
 The same application with the same number of workers on prod-run and its peers, all running at once, under wrk in
 turns.  CPU time of a request (of all processes of a server) is the figure to trust: on a machine that is shared,
-requests per second say what the others were doing.
+requests per second say what the others were doing.  With `--cpu 0` the servers stay on one processor: there what
+threads of one process cost each other by the GIL is the same for all, and small differences can be seen.
 """
 
 from __future__ import annotations
@@ -96,11 +97,21 @@ def started(interface: str, workers: int) -> Iterator[list[Server]]:
         yield servers
 
 
-def go(server: Server, way: str, seconds: int) -> Sample:
-    """Have wrk ask for so long."""
+def go(server: Server, way: str, seconds: int, cpus: set[int]) -> Sample:
+    """Have wrk ask for so long, on these processors."""
     pids = procfs.tree(server.running.pid)
     before = procfs.cpu_seconds(pids)
-    argv = ["wrk", "-t1", "-c50", f"-d{seconds}s", *WAYS[way], f"http://127.0.0.1:{server.port}/"]
+    argv = [
+        "taskset",
+        "-c",
+        ",".join(map(str, cpus)),
+        "wrk",
+        "-t1",
+        "-c50",
+        f"-d{seconds}s",
+        *WAYS[way],
+        f"http://127.0.0.1:{server.port}/",
+    ]
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     used = procfs.cpu_seconds(pids) - before
     number, rate = (re.search(words, text) for words in (r"(\d+) requests in", r"Requests/sec: +([\d.]+)"))
@@ -115,20 +126,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of each go")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--cpu", type=int, help="the only processor of the servers; wrk has the others")
     parser.add_argument("--interfaces", type=lambda text: text.split(","), default=list(PAIRS))
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed")
+    others = os.sched_getaffinity(0) - {options.cpu}
+    if options.cpu is not None:
+        os.sched_setaffinity(0, {options.cpu})
     for interface in options.interfaces:
         with started(interface, options.workers) as servers:
             for way in WAYS:
                 samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
                 for server in servers:
-                    go(server, way, 1)  # warm
+                    go(server, way, 1, others)  # warm
                 for number in range(options.rounds):
                     turn = number % len(servers)
                     for server in servers[turn:] + servers[:turn]:
-                        samples[server.name].append(go(server, way, options.seconds))
+                        samples[server.name].append(go(server, way, options.seconds, others))
                 for name, found in samples.items():
                     print(row(f"{interface}, {way}", name, found, samples[servers[0].name]), flush=True)
 

@@ -143,7 +143,7 @@ def ours(name: str) -> set[str]:
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("launcher.supervisor")])
 def test_the_supervisor_imports_only_its_own_and_the_leaves(name: str) -> None:
     """The supervisor's modules import nothing of the app's side, of the command line or of third parties."""
-    allowed = LEAVES | {"launcher.logs.counters", "launcher.logs.formats", "launcher.logs.stdout"}
+    allowed = LEAVES | {"launcher.logs.counters", "launcher.logs.formats", "launcher.logs.nonblocking"}
     strangers = {
         module for module in ours(name) if not module.startswith("launcher.supervisor") and module not in allowed
     }
@@ -271,7 +271,7 @@ def test_each_operator_signal_is_named_in_one_table() -> None:
         }
         assert naming <= {
             *("launcher.signals", "launcher.supervisor.terminal", "launcher.top"),
-            *("launcher.logs.stdout", "launcher.observer.resolve"),
+            *("launcher.logs.nonblocking", "launcher.observer.resolve"),
         }
 
 

@@ -15,9 +15,10 @@ import time
 from launcher import libc, protocol
 from launcher.lean_posix import signal, socket
 from launcher.logs import counters as places
-from launcher.logs import formats, stdout
+from launcher.logs import formats, nonblocking
 from launcher.logs.batch import Batch, Form, Source
 from launcher.logs.counters import Counters
+from launcher.logs.stdout import newlines
 from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
 from launcher.observer.valve import FULL, Valve
@@ -47,7 +48,7 @@ def main() -> NoReturn:
         _watch()
     except OSError as error:
         os.closerange(CHANNEL, CHANNEL + _SOME)  # the sentence needs two, and all are given up anyway
-        stdout.try_to_write(2, f"prod-run: the observer ends: {error.strerror}\n".encode())
+        nonblocking.try_to_write(2, f"prod-run: the observer ends: {error.strerror}\n".encode())
         os._exit(71)
 
 
@@ -239,7 +240,7 @@ class Loop:
     def _emit(self, batches: list[Batch]) -> None:
         for batch in batches:
             # One line may become several (a traceback on a console), and several one: what comes out is what counts.
-            lines = stdout.newlines(batch.lines)
+            lines = newlines(batch.lines)
             self._counters.add(places.TAKEN, lines - batch.taken)
             if lines:
                 written = batch._replace(taken=lines)
@@ -265,7 +266,7 @@ class Loop:
 
     def _complain(self, text: str) -> None:
         """Say on stderr what is wrong with the sink."""
-        stdout.try_to_write(2, f"prod-run: {text}\n".encode())
+        nonblocking.try_to_write(2, f"prod-run: {text}\n".encode())
 
     # ── the supervisor ──────────────────────────────────────────────────────────────────────────
 

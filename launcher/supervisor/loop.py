@@ -11,7 +11,7 @@ import select
 import time
 
 from launcher.lean_posix import signal
-from launcher.logs import stdout
+from launcher.logs import nonblocking
 from launcher.signals import ASK_OF, name_of
 from launcher.supervisor import actions as do
 from launcher.supervisor import children, status, terminal
@@ -143,7 +143,7 @@ class Loop:
         while not observer.is_over and (left := ends - time.monotonic()) > 0:
             self._watcher.wait(left)
         for text in observer.unsaid():
-            stdout.try_to_write(2, text.encode())  # nobody else can say it any more
+            nonblocking.try_to_write(2, text.encode())  # nobody else can say it any more
 
     def _turn(self, events: list[on.Event]) -> None:
         """Record, decide, carry out, until nothing more follows."""

@@ -15,7 +15,7 @@ import select
 from launcher import protocol
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal, socket
-from launcher.logs import counters, stdout
+from launcher.logs import counters, nonblocking
 from launcher.supervisor import interpreter, journal, output_pipes
 from launcher.supervisor import observing as pace
 
@@ -350,4 +350,4 @@ class Observer:
 
 def _say(text: str) -> None:
     """Say it where the observer cannot: on stderr, if that takes it without waiting."""
-    stdout.try_to_write(2, f"prod-run: {text}\n".encode())
+    nonblocking.try_to_write(2, f"prod-run: {text}\n".encode())

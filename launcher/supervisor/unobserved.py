@@ -8,7 +8,7 @@ Must never wait, and never start anything.
 from __future__ import annotations
 
 from launcher import protocol
-from launcher.logs import stdout
+from launcher.logs import nonblocking
 from launcher.supervisor.observing import Observing
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ class Unobserved:
         mark = _SEVERITY.get(read.text("level"), "") if self._priority else ""
         lines = [f"prod-run: {read.text('event')}{facts}", *read.text("detail").splitlines()]
         text = "".join(f"{mark}{line}\n" for line in lines)
-        stdout.try_to_write(2, text.encode("utf-8", "backslashreplace"))
+        nonblocking.try_to_write(2, text.encode("utf-8", "backslashreplace"))
 
     def capture(self, ticket: int, fds: dict[str, int], **facts: protocol.Field) -> None:
         """Nothing is captured."""

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.logs import stdout
+from launcher.logs import nonblocking
 from launcher.logs.stdout import Stdout
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def written(steps: list[tuple[int, int]], limit: int) -> tuple[Stdout, Stingy, i
     """Write so many lines, then take so many bytes, again and again; return how many lines there were, too."""
     sink = Stingy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stdout, "_sink", lambda _fd: sink)
+        patch.setattr(nonblocking, "writer_of", lambda _fd: sink)
         out = Stdout(1, notice=told, limit=limit)
     number = 0
     for lines, room in steps:
@@ -530,7 +530,7 @@ def test_a_terminal_that_cannot_be_opened_again_is_asked_for_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As another user, or without /proc: a stopped terminal still does not hold the supervisor."""
-    monkeypatch.setattr(stdout, "_open_terminal", lambda _fd: None)
+    monkeypatch.setattr(nonblocking, "_open_terminal", lambda _fd: None)
     out = open_stdout(pair.writing)
     out.write(line(0, 1000))
     first = drained(out, pair)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,27 +10,11 @@ from hypothesis import strategies as st
 
 from launcher.logs import formats
 from launcher.logs.formats import Record
+from tests.logs.logfmt import parsed
 
 AT = 1_769_846_709.25  # 2026-01-31T08:05:09.250Z
 RETIRED = Record(AT, "info", "retired", (("generation", 1), ("workers", 4), ("after", formats.duration(2.3149))))
 TEXTS = st.text(st.characters(codec=None), max_size=40)  # lone surrogates, line separators and controls included
-
-
-def parsed(line: str) -> dict[str, str]:
-    """Read logfmt as a program would: bare or JSON-quoted values, one space between pairs."""
-    pairs: dict[str, str] = {}
-    while line:
-        key, _, line = line.partition("=")
-        if line.startswith('"'):
-            text, end = json.JSONDecoder().raw_decode(line)
-        else:
-            end = line.index(" ") if " " in line else len(line)
-            text = line[:end]
-        assert line[end : end + 1] in (" ", "")
-        assert key not in pairs
-        pairs[key] = text
-        line = line[end + 1 :]
-    return pairs
 
 
 def test_people_see_time_level_verb_then_facts() -> None:

@@ -166,10 +166,11 @@ def _check(verb: str, arguments: list[str], flags: set[str]) -> None:
 
 
 def _seconds(text: str) -> float:
-    from launcher.quantities import BadValueError, duration  # noqa: PLC0415
+    from launcher.quantities import BadValueError, positive_duration  # noqa: PLC0415
 
+    is_bare = text.isascii() and text.replace(".", "", 1).isdecimal()
     try:
-        return float(text) if text.replace(".", "", 1).isdecimal() else duration(text)
+        return positive_duration(f"{text}s" if is_bare else text)
     except BadValueError as error:
         raise UsageError(Problem("--timeout", error.reason, error.remedy)) from None
 
@@ -190,7 +191,8 @@ def find_socket(environ: os._Environ[str] | dict[str, str], uid: int) -> str:
             places += [f"{base}/{name}" for name in sorted(os.listdir(base))]
         except OSError:
             continue
-    found = [path for path in (f"{place}/control.sock" for place in places) if _is_live(path)]
+    # Once each: systemd names /run/prod-run/shop, which stands in /run/prod-run too.
+    found = [path for path in dict.fromkeys(f"{place}/control.sock" for place in places) if _is_live(path)]
     if len(found) == 1:
         return found[0]
     reason = f"{len(found)} of them run here: {', '.join(found)}" if found else "no running prod-run was found"

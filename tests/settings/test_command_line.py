@@ -409,6 +409,8 @@ def test_show_config_reports_problems_instead(program: Program) -> None:
         (["status", "much"], 2, "status: it takes no argument"),
         (["scale"], 2, "scale: it takes one argument"),
         (["reload", "--timeout", "soon"], 2, "--timeout: 'soon' is not a duration"),
+        (["reload", "--wait", "--timeout", "0"], 2, "would give no time at all"),
+        (["status", "--timeout", "99999999999999999999"], 2, "is longer than a year"),
         (["--socket"], 2, "its value is missing"),
         ([], 2, "Usage: prod-ctl"),
         (["--help"], 0, "Usage: prod-ctl"),
@@ -426,3 +428,15 @@ def test_prod_ctl_says_what_is_wrong_with_its_words(
 
     assert found == code
     assert sentence in text + capsys.readouterr().out
+
+
+def test_a_socket_that_is_found_in_two_ways_is_one(tmp_path: Path) -> None:
+    """Systemd's RuntimeDirectory=prod-run/shop lies where instances are looked for, too."""
+    place = tmp_path / "prod-run" / "shop"
+    place.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(place / "control.sock"))
+        listener.listen()
+        found = ctl.find_socket({"XDG_RUNTIME_DIR": str(tmp_path), "RUNTIME_DIRECTORY": str(place)}, 12345)
+
+    assert found == str(place / "control.sock")

@@ -131,6 +131,7 @@ def die_with(supervisor: int) -> None:
 
 
 def _settle(channel: socket.socket, message: protocol.Message, descriptors: list[int]) -> Order:
+    _require_protocol(channel, message)
     order = Order(
         channel,
         message.number("supervisor"),
@@ -144,10 +145,6 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
         b"",
         "".join(message.texts("before")),
     )
-    spoken = message.number("protocol")
-    if spoken != protocol.VERSION:
-        reason = f"this release of prod-run speaks protocol {protocol.VERSION}, the running one {spoken}: restart it"
-        refuse(order, Exit.SOFTWARE, reason)
     directory = message.text("directory")
     try:
         os.chdir(directory)
@@ -176,6 +173,17 @@ def _settle(channel: socket.socket, message: protocol.Message, descriptors: list
     records.begin(message)
     multiprocess.begin(message.text("metrics_directory"), order.generation)
     return order
+
+
+def _require_protocol(channel: socket.socket, message: protocol.Message) -> None:
+    """Refuse what another release of prod-run says, before anything else of it is read: it may say other things."""
+    spoken = message.number("protocol")
+    if spoken == protocol.VERSION:
+        return
+    is_worker = message.texts("is_worker") == ("1",)
+    unread = Order(channel, 0, "", 0, is_worker, (), (), Wanted(""), watch=False, inputs=b"")
+    reason = f"this release of prod-run speaks protocol {protocol.VERSION}, the running one {spoken}: restart it"
+    refuse(unread, Exit.SOFTWARE, reason)
 
 
 def _wanted(message: protocol.Message) -> Wanted:

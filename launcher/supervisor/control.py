@@ -17,6 +17,7 @@ from launcher.signals import Ask
 from launcher.supervisor import events as on
 from launcher.supervisor import status
 from launcher.supervisor.history import result_of
+from launcher.supervisor.stopping import Stage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,6 +265,9 @@ class Control:
         return [on.Asked(Ask.RELOAD, "prod-ctl")]
 
     def _on_scale(self, client: Client, message: protocol.Message) -> list[on.Event]:
+        if self._machine.stop and self._machine.stop.stage is not Stage.DELAY:
+            self._end(client, Exit.TEMPORARY, "prod-run is stopping")
+            return []
         text = message.text("workers")
         try:
             number = int(text) + (self._machine.wanted if text[:1] in "+-" else 0)

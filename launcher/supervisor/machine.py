@@ -137,6 +137,9 @@ class Machine(Staffing):
                 self._log("warning", "ignored upgrade: not in this version", origin=asked.origin)
 
     def _scale(self, workers: int, origin: str) -> None:
+        if self.stop and self.stop.stage is not Stage.DELAY:
+            self._log("info", "ignored scale: stopping", origin=origin)
+            return
         self.wanted = max(1, workers)
         self._log("info", "scaled", workers=self.wanted, origin=origin)
 

@@ -138,12 +138,15 @@ def test_a_straggler_of_a_reload_is_killed_too(start: Callable[..., Running], ap
     assert running.stop() == 0
 
 
-def test_a_second_sigterm_is_an_order(start: Callable[..., Running], app: Callable[..., Path]) -> None:
-    """Who asks again after more than a second means it: workers are killed, the exit code is 0."""
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_sigterm_is_an_order(
+    start: Callable[..., Running], app: Callable[..., Path], first: signal.Signals
+) -> None:
+    """Who asks again after more than a second means it, first by Ctrl-C or not: workers are killed, exit code 0."""
     app(DEAF)
     running = start("-w", 2, "--drain-timeout", "1h", "app:main")
     running.wait_for(event="committed")
-    running.send(signal.SIGTERM)
+    running.send(first)
     running.wait_for(event="stopping")
     asked = time.monotonic()
     until(lambda: time.monotonic() > asked + 1.1, "more than a second")

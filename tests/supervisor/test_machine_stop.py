@@ -242,3 +242,16 @@ def test_a_reload_while_stopping_is_one_line() -> None:
     world.ask(Ask.STOP)
 
     assert [type(order) for order in world.ask(Ask.RELOAD)] == [do.Log]
+
+
+def test_a_scaling_while_draining_is_one_line() -> None:
+    """Nobody comes any more, and the log must not say that somebody would; while it still accepts, somebody does."""
+    world = booted(drain_delay=5.0)
+    world.ask(Ask.STOP)
+    world.ask(Ask.MORE)
+    assert len(world.said("scaled")) == 1
+    world.wait(5.0)
+
+    assert [type(order) for order in world.ask(Ask.MORE)] == [do.Log]
+    assert len(world.said("ignored scale")) == 1
+    assert len(world.said("scaled")) == 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 GRACE = 5.0  # seconds for what the command leaves behind, and again after SIGKILL
+LATE = 2.0  # seconds; a later wake-up means that the machine, the container or this process was suspended
 # Ours, were they to come: what a fault of this process means is death (tini does the same).
 FAULTS = (
     *(signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS),
@@ -86,7 +87,13 @@ class Command:
         """Wait for a signal, or the deadline; return 0 for that."""
         if self._deadline is None:
             return int(signal.sigwaitinfo(awaited).si_signo)
-        came = signal.sigtimedwait(awaited, max(0.0, self._deadline - time.monotonic()))
+        began = time.monotonic()
+        came = signal.sigtimedwait(awaited, max(0.0, self._deadline - began))
+        if time.monotonic() - max(self._deadline, began) > LATE:
+            # Suspended, and so was the command: the whole wait is given back, as by the loop of the other supervisor.
+            self._deadline += time.monotonic() - began
+            self._say(4, "woke up late: the time limit is moved")
+            return int(came.si_signo) if came else self._wait(awaited)
         return int(came.si_signo) if came else 0
 
     # ── signals ─────────────────────────────────────────────────────────────────────────────────

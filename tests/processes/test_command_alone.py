@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,6 +206,26 @@ def test_a_command_that_ignores_sigterm_is_killed_at_the_limit(start: Callable[.
     assert running.wait() == 137
     running.wait_for("prod-run: killed the command: it did not end within --drain-timeout 0.2s")
     assert sum(line["text"] == "got 15" for line in running.lines) == 2
+
+
+@pytest.mark.slow
+def test_time_in_which_it_was_suspended_does_not_count(start: Callable[..., Running]) -> None:
+    """A container that was frozen while its command ended itself gets the time back that it had left."""
+    running = start("--drain-timeout", "3s", "--", *PYTHON, RECORD)
+    running.wait_for("there")
+    running.send(signal.SIGTERM)
+    running.wait_for("got 15")
+    running.send(signal.SIGSTOP)
+    began = time.monotonic()
+    until(lambda: time.monotonic() > began + 5.5, "more than the limit, and two seconds")
+    running.send(signal.SIGCONT)
+    running.wait_for("prod-run: woke up late")
+    running.wait_for("got 18")
+    running.send(signal.SIGUSR1)
+    running.wait_for("got 10")
+
+    running.send(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
 
 
 def test_what_it_leaves_behind_is_given_time(start: Callable[..., Running]) -> None:

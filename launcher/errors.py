@@ -41,6 +41,15 @@ EXIT_CODES: tuple[tuple[str, str], ...] = (
 )
 
 
+CTL_EXIT_CODES: tuple[tuple[str, str], ...] = (
+    ("0", "done, committed, or ready (`health`)"),
+    ("1", "rejected or rolled back, or not ready (`health`)"),
+    ("2", "wrong command line, or a number or slot that cannot be"),
+    ("69", "nobody there, more than one there, or no private introspection socket (`top`, `logs`)"),
+    ("75", "timed out, pre-empted, or prod-run is stopping or ended first"),
+)
+
+
 class Problem(NamedTuple):
     """One thing that is wrong: its name, what is wrong with it, and what to do."""
 

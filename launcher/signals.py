@@ -43,11 +43,12 @@ TABLE: tuple[Row, ...] = (
     Row(
         signal.SIGHUP,
         Ask.RELOAD,
-        "transactional reload; during a boot or reload one more is remembered, never more",
+        "transactional reload; during a boot or reload one more is remembered, never more; while draining one "
+        "line in the log",
     ),
     Row(signal.SIGUSR1, Ask.REPORT, "write a status report and the stacks of all workers to the log"),
     Row(signal.SIGUSR2, Ask.UPGRADE, "upgrade in place: not in this version, one line in the log"),
-    Row(signal.SIGTTIN, Ask.MORE, "one worker more"),
+    Row(signal.SIGTTIN, Ask.MORE, "one worker more; the number survives reloads, not restarts"),
     Row(signal.SIGTTOU, Ask.FEWER, "one worker fewer (at least 1)"),
 )
 

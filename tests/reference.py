@@ -44,17 +44,24 @@ def signal_page() -> str:
         f"Workers do nothing on {harmless}, unless the app installed a handler of its own.\n"
         "SIGTERM to a worker sets `worker.stopping`; a target that takes no Worker gets SystemExit in its main "
         "thread, or cancellation if it is async.\n"
+        "`prod-run -- COMMAND` passes all of these on to the command instead, whatever they mean to it; SIGTERM and "
+        "SIGINT start `--drain-timeout` too: see [how to run any command](../how-to/commands.md).\n"
     )
 
 
 def exit_codes() -> str:
     """Return the page of exit codes."""
-    lines = ["| code | meaning |", "|---|---|", *(f"| {code} | {meaning} |" for code, meaning in errors.EXIT_CODES)]
     return (
         "# Exit codes of prod-run\n\n"
-        "Printed from `launcher/errors.py`.\n\n" + "\n".join(lines) + "\n\n"
+        f"Printed from `launcher/errors.py`.\n\n{_codes(errors.EXIT_CODES)}\n\n"
         "After the first commit no failure of a worker under `always` or `on-failure` ends prod-run.\n"
+        "`--check-config` ends with 0 or 78 (2: there is nothing to look at), `--daemon` with the code of the start.\n\n"
+        f"# Exit codes of prod-ctl\n\n{_codes(errors.CTL_EXIT_CODES)}\n"
     )
+
+
+def _codes(rows: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(("| code | meaning |", "|---|---|", *(f"| {code} | {meaning} |" for code, meaning in rows)))
 
 
 def endpoint_page() -> str:

@@ -52,6 +52,7 @@ class Wanted(NamedTuple):
     ingress: Ingress = Ingress()
     is_command: bool = False  # there is no target: what is prepared is a plain command's environment
     export_secrets: tuple[str, ...] = ()  # what it has in its environment all the same
+    needs_heartbeat: bool = False  # --stall-timeout is set
 
 
 class Prepared(NamedTuple):
@@ -217,16 +218,27 @@ def _import_target(wanted: Wanted, found: _Findings) -> Target | None:
 def _with_server(wanted: Wanted, target: Target, found: _Findings) -> Target:
     """Have a web application served by a server library, which is imported here so that workers share it."""
     if target.interface == load.CALLABLE:
-        flags = ("--server-option",) * bool(wanted.server_options) + ("--tls-cert",) * bool(wanted.ingress.tls_cert)
-        if flags:
-            remedy = "Leave it out; or if the target is a web application, say so with --interface"
-            raise UsageError(*(Problem(flag, f"{wanted.target} brings its own server", remedy) for flag in flags))
+        _require_use(wanted, target)
         return target
     from launcher.runtime import servers  # noqa: PLC0415  only web targets pay for it
 
     context = found.tls.context if found.tls else None
     serve = servers.prepare(target.function, target.interface, wanted.server_options, wanted.ingress, context)
     return target._replace(function=serve, worker_parameter="worker")
+
+
+def _require_use(wanted: Wanted, target: Target) -> None:
+    """Refuse what a plain callable would leave without effect."""
+    flags = ("--server-option",) * bool(wanted.server_options) + ("--tls-cert",) * bool(wanted.ingress.tls_cert)
+    remedy = "Leave it out; or if the target is a web application, say so with --interface"
+    problems = [Problem(flag, f"{wanted.target} brings its own server", remedy) for flag in flags]
+    if wanted.needs_heartbeat and not target.worker_parameter:
+        reason = f"{wanted.target} takes no Worker, so nobody calls worker.heartbeat()"
+        problems.append(
+            Problem("--stall-timeout", reason, "Leave it out, or write `def main(worker: launcher.Worker)`")
+        )
+    if problems:
+        raise UsageError(*problems)
 
 
 def _suspect(error: BaseException | None, found: _Findings) -> None:

@@ -362,9 +362,8 @@ class Machine(Staffing):
             self._order(do.SweepOrphans(signal.SIGKILL))
         if stop.is_over(now, leftovers=is_anybody_left or bool(self.processes.leftovers)):
             stop.enter(Stage.OVER, None)
-            if (
-                self.policy.restart == "never" and not stop.code
-            ):  # the copies' codes are the result, also of some of them
+            # The copies' codes are the result, also where only some had come to their end.
+            if self.policy.restart == "never" and not stop.code:
                 stop.code = self._code_of({**(self.current.done if self.current else {}), **self.ends})
             self._log("info", "stopped", reason=stop.reason, code=stop.code)
             self._order(do.Exit(stop.code))

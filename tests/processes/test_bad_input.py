@@ -52,6 +52,7 @@ COMMAND_LINES = {
     "no command": (["--"], 2, "-- COMMAND: missing"),
     "a command that is not there": (["--", "no-such-command"], 127, "cannot run no-such-command: not found in PATH"),
     "a setting of targets": (["--preload", "never", "--", "true"], 2, "--preload: only goes with a Python target"),
+    "a heartbeat of nobody": (["--stall-timeout", "5s", "app:main"], 2, "--stall-timeout: app:main takes no Worker"),
     "a setting of commands": (["--rewrite", "1:2", "app:main"], 2, "--rewrite: only goes with a command"),
     "no interface": (["--interface", "cgi", "app:main"], 2, "--interface: 'cgi' is not one of the choices"),
     "no attribute": (["app"], 2, "Say what in the module is to be run, for example app:main"),

@@ -164,18 +164,28 @@ def describe(asked: Asked, form: str) -> str:
 
 
 def _resolve(asked: Asked) -> tuple[Settings, list[Problem]]:
-    """Resolve what can be, and list what is wrong with the rest."""
-    try:
-        return settings.resolve(*asked[:3], asked.machine, env_files=asked.env_files), []
-    except LauncherError as error:
-        problems = list(error.problems)
-    wrong = {problem.name.partition(" ")[0] for problem in problems}  # without the line of the env file
-    if wrong & ingress_settings.NAMES:
-        wrong |= ingress_settings.NAMES  # they are only right together
-    words = () if _TARGET in wrong else asked.words
-    flags = {name: texts for name, texts in asked.flags.items() if f"--{name}" not in wrong}
-    environ = {name: value for name, value in asked.environ.items() if name not in wrong}
-    return settings.resolve(words, flags, environ, asked.machine, env_files=asked.env_files), problems
+    """
+    Resolve what can be, and list what is wrong with the rest.
+
+    Raises:
+        UsageError: nothing is left that could be looked at.
+    """
+    words, flags, environ = asked[:3]
+    problems: list[Problem] = []
+    while True:
+        try:
+            return settings.resolve(words, flags, environ, asked.machine, env_files=asked.env_files), problems
+        except LauncherError as error:
+            # What is only wrong since another setting was left out is no news.
+            problems = problems or list(error.problems)
+            wrong = {problem.name.partition(" ")[0] for problem in error.problems}  # without the line of the env file
+            if wrong & ingress_settings.NAMES:
+                wrong |= ingress_settings.NAMES  # they are only right together
+            fewer = {name: texts for name, texts in flags.items() if f"--{name}" not in wrong}
+            left = {name: value for name, value in environ.items() if name not in wrong}
+            if (fewer, left) == (flags, environ) and not (words and _TARGET in wrong):
+                raise
+        words, flags, environ = () if _TARGET in wrong else words, fewer, left
 
 
 def _enter(chosen: Settings) -> None:

@@ -7,7 +7,7 @@ Must never read the environment or the machine itself: everything it needs is an
 
 from __future__ import annotations
 
-from launcher import addresses, command_settings, ingress_settings, quantities, service_settings
+from launcher import addresses, command_settings, companions, ingress_settings, quantities, service_settings
 from launcher.errors import ConfigError, Problem, UsageError
 from launcher.handoff import AS_MANY_AS_WORKERS, POLICY_VARIABLE
 from launcher.lean import NamedTuple
@@ -155,10 +155,12 @@ def resolve(  # noqa: PLR0917  pure: whatever it needs is an argument
             _collect(setting, _Written(f"flag {setting.flag}", setting.flag, texts), given, on_line)
     wheres = {name: row.where for name, row in given.items()}
     is_command = words[:1] == (command_settings.MARK,)
-    if is_command or words:
-        for problem in command_settings.problems(wheres, is_command=is_command):
-            (on_line if problem.name.startswith("--") else in_environment).append(problem)
-    for problem in ingress_settings.problems(_ingress(given), wheres):
+    values = {name: row.values[-1] if row.values else "" for name, row in given.items()}
+    for problem in (
+        *(command_settings.problems(wheres, is_command=is_command) if words else ()),
+        *ingress_settings.problems(_ingress(given), wheres),
+        *companions.problems(values, wheres, is_command=is_command),
+    ):
         (on_line if problem.name.startswith("--") else in_environment).append(problem)
     in_environment += _unknown_variables(environ, places)
     on_line += _problems_of_target(words, is_optional=bool(found) or _asks_for_a_mode(flags))

@@ -298,7 +298,8 @@ def test_the_introspection_port_is_looked_at_too(program: Program, app: Path, co
     words = ("--introspect", "203.0.113.1:81", "--introspect-token-file", "token")
     found = {problem["name"]: problem for problem in check(program, app, *words)["problems"]}
     (app / "token").write_text("a good one")
-    good = check(program, app, "--introspect", "unix:i.sock", "--introspect-token-file", "token")
+    good = check(program, app, "--introspect", "127.0.0.1:0", "--introspect-token-file", "token")
+    private = check(program, app, "--introspect", "unix:i.sock")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         busy = check(program, app, "--introspect", address)
@@ -306,7 +307,7 @@ def test_the_introspection_port_is_looked_at_too(program: Program, app: Path, co
     assert "does not have the address" in found["203.0.113.1:81"]["reason"]
     assert found["203.0.113.1:81"]["origin"] == "flag --introspect"
     assert f"{app}/token" in found["--introspect-token-file"]["reason"]
-    assert (good["ok"], busy["ok"], address in names(busy["notes"])) == (True, True, True)
+    assert (good["ok"], private["ok"], busy["ok"], address in names(busy["notes"])) == (True, True, True, True)
     assert not (app / "i.sock").exists()
 
 

@@ -74,6 +74,16 @@ def test_a_command_is_told_from_a_target_by_the_mark(argv: list[str]) -> None:
         (["--rewrite", "15", "--", "nginx"], "--rewrite: '15' is not SIGNAL:SIGNAL. Write TERM:QUIT"),
         (["--success-exit-status", "256", "--", "nginx"], "'256' is out of range"),
         (["--parent-death-signal", "TERN", "--", "nginx"], "'TERN' is not a signal. Write TERM, SIGTERM or 15"),
+        (["--template-check", "true {src}", TARGET], "--template-check: has no effect without --template. Leave it out"),
+        (["--secrets-dir", ".", "--", "nginx"], "on a command without --config, --template or --export-secret"),
+        (["--watch", "--", "nginx"], "--watch: has no effect on a command without --config, --env-file, --template or"),
+        (["--boot-timeout", "5s", "--", "nginx"], "--boot-timeout: has no effect on a command without --config"),
+        (
+            ["--introspect", "off", "--introspect-token-file", "x", TARGET],
+            "has no effect without --introspect HOST:PORT",
+        ),
+        (["--log", "syslog", "--log-format", "console", TARGET], "--log-format: 'console' is for people at a terminal"),
+        (["--daemon", "--parent-death-signal", "15", TARGET], "--parent-death-signal: does not go with --daemon"),
         (["--workers", "0", "--bind", "x", "m"], "3 problems"),
     ],
 )

@@ -12,7 +12,7 @@ import socket
 import sys
 
 from launcher import protocol
-from launcher.errors import Exit, LauncherError, Problem, UnavailableError, UsageError
+from launcher.errors import Exit, LauncherError, Problem, UnavailableError, UsageError, explain
 from launcher.lean import NamedTuple
 
 TYPE_CHECKING = False
@@ -56,7 +56,9 @@ OPTIONS = {
     "logs": ("--follow",),
 }
 ARGUMENTS = {"scale": (1, 1), "stacks": (0, 1), "logs": (0, 1)}
+TAKE_SLOTS = ("stacks", "logs")
 THROUGH_THE_OBSERVER = ("top", "logs")
+_HELP = frozenset(("--help", "-h"))
 
 
 class Request(NamedTuple):
@@ -82,7 +84,8 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except LauncherError as error:
-        print(f"prod-ctl: {error}", file=sys.stderr)
+        text = str(error) if isinstance(error, UsageError) else explain("cannot reach prod-run", error.problems)
+        print(f"prod-ctl: {text}", file=sys.stderr)
         code = error.exit_code
     except BrokenPipeError:  # `prod-ctl events | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -94,7 +97,7 @@ def main() -> NoReturn:
 
 def run(argv: list[str]) -> int:
     """Do what the words say; return the exit code."""
-    if not argv or argv[0] in ("--help", "-h", "help"):
+    if not argv or argv[0] == "help" or not _HELP.isdisjoint(argv):
         print(HELP, end="")
         return Exit.DONE if argv else Exit.USAGE
     if argv[0] == "--version":
@@ -161,7 +164,7 @@ def _check(verb: str, arguments: list[str], flags: set[str]) -> None:
     if not least <= len(arguments) <= most:
         expected = "no argument" if not most else "one argument" if least else "at most one argument"
         raise UsageError(Problem(verb, f"it takes {expected}", "See `prod-ctl --help`"))
-    if verb == "logs" and not "".join(arguments or ["0"]).isdecimal():
+    if verb in TAKE_SLOTS and not "".join(arguments or ["0"]).isdecimal():
         raise UsageError(Problem(arguments[0], "it is no worker's slot", "Write a number, as `prod-ctl status` has it"))
 
 

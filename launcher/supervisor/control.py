@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MOST_CLIENTS = 64  # the oldest that has asked nothing yet makes room
 BACKLOG = 1024  # a client with a time limit is refused when this is full (connect(2): EAGAIN)
-MOST_WORKERS = 10_000
+MOST_WORKERS = 4096  # as --workers has it; to load `quantities` for this would cost the supervisor more
 REMEMBERED = 500  # records that `events` begins with
 MOST_DETAIL = 4000  # characters of a traceback
 DETAILED = 10  # the last of them, with tracebacks: all together have to fit into a socket's buffer

@@ -44,7 +44,12 @@ class Candidate(NamedTuple):
 
 
 class _HeldError(Exception):
-    """A live instance has the lock; its PID as text, empty if it did not say."""
+    """A live instance has the lock; its PID and its name as text, empty if it did not say."""
+
+    def __init__(self, pid: str, name: str) -> None:
+        super().__init__()
+        self.pid = pid
+        self.name = name
 
 
 def candidates(
@@ -81,9 +86,9 @@ def claim(
     for place in places:
         try:
             try:
-                return Claim(name, *_taken(place, uid, account))
+                return _claimed(name, place, uid, account)
             except _HeldError as held:
-                return _claim_beside(name, place, uid, str(held), is_explicit=is_explicit, account=account)
+                return _claim_beside(name, place, uid, held.pid, is_explicit=is_explicit, account=account)
         except OSError as error:
             path = os.path.join(place.base, *place.made)
             reasons.append(f"{error.filename or path}: {error.strerror}")
@@ -101,6 +106,16 @@ def release(taken: Claim) -> None:
         os.close(taken.lock_fd)
 
 
+def _claimed(name: str, place: Candidate, uid: int, account: Account | None) -> Claim:
+    try:
+        return Claim(name, *_taken(place, name, uid, account))
+    except _HeldError as held:
+        if place.made or held.name in ("", name):
+            raise
+    # $RUNTIME_DIRECTORY is whoever came first's: one that runs in another's service has a place in it.
+    return Claim(name, *_taken(place._replace(made=(name,)), name, uid, account))
+
+
 def _claim_beside(
     name: str, place: Candidate, uid: int, pid: str, *, is_explicit: bool, account: Account | None
 ) -> Claim:
@@ -111,22 +126,22 @@ def _claim_beside(
     suffix = f"-{os.getpid()}"
     other = name[: LONGEST_NAME - len(suffix)] + suffix
     try:
-        directory, lock_fd = _taken(Candidate(place.base, (*place.made[:-1], other)), uid, account)
+        directory, lock_fd = _taken(Candidate(place.base, (*place.made[:-1], other)), other, uid, account)
     except _HeldError:
         raise OSError(0, "locked by another process", os.path.join(place.base, other)) from None
     return Claim(other, directory, lock_fd, f"the name {name} is taken by {holder}: this instance is called {other}")
 
 
-def _taken(place: Candidate, uid: int, account: Account | None) -> tuple[str, int]:
+def _taken(place: Candidate, name: str, uid: int, account: Account | None) -> tuple[str, int]:
     """Make the directory and lock it; for another account this is done as that user wherever links could lie."""
     if account is None or account.uid == uid:
         directory = _made(place, uid)
-        return directory, _locked(directory)
+        return directory, _locked(directory, name)
     is_roots_place = place.base == "/run" or not place.made
     directory = _handed_over(place, uid, account) if is_roots_place else ""
     with privileges.acting_as(account):
         directory = directory or _made(place, account.uid)
-        return directory, _locked(directory)
+        return directory, _locked(directory, name)
 
 
 def _handed_over(place: Candidate, uid: int, account: Account) -> str:
@@ -143,7 +158,7 @@ def _handed_over(place: Candidate, uid: int, account: Account) -> str:
     if stat.S_ISDIR(found.st_mode) and found.st_uid == uid:
         # Just made, or root's own until today, whose instance may still run.  Nobody else could enter.
         _check(found, path, uid, 0o022)
-        os.close(_locked(path))
+        os.close(_locked(path, last))
         os.chown(f"{path}/{LOCK}", account.uid, account.gid, follow_symlinks=False)
         os.chown(path, account.uid, account.gid, follow_symlinks=False)
     else:
@@ -182,18 +197,18 @@ def _check(found: os.stat_result, path: str, uid: int, forbidden: int) -> None:
         raise OSError(0, "open to other users", path)
 
 
-def _locked(directory: str) -> int:
+def _locked(directory: str, name: str) -> int:
     # flock(2): the lock belongs to the open file description, so it lives on over the exec.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock_fd = os.open(f"{directory}/{LOCK}", flags, 0o600)
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(lock_fd, 0)
-        os.write(lock_fd, b"%d\n" % os.getpid())
+        os.write(lock_fd, b"%d\n%b\n" % (os.getpid(), name.encode()))
     except BlockingIOError:
-        pid = os.read(lock_fd, 32).decode("ascii", "replace").strip()
+        pid, _, holder = os.read(lock_fd, 128).decode("ascii", "replace").strip().partition("\n")
         os.close(lock_fd)
-        raise _HeldError(pid) from None
+        raise _HeldError(pid, holder) from None
     except OSError:
         os.close(lock_fd)
         raise

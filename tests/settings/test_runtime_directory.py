@@ -53,7 +53,7 @@ def test_the_directory_is_private_and_holds_the_pid(base: Path) -> None:
 
     assert found.directory == f"{base}/prod-run/shop"
     assert stat.S_IMODE(os.stat(found.directory).st_mode) == 0o700
-    assert (base / "prod-run/shop/lock").read_text() == f"{os.getpid()}\n"
+    assert (base / "prod-run/shop/lock").read_text() == f"{os.getpid()}\nshop\n"
     assert (found.name, found.note) == ("shop", "")
     release(found)
 
@@ -97,6 +97,20 @@ def test_a_directory_of_systemd_is_used_as_it_is(base: Path) -> None:
 
     assert found.directory == str(base)
     release(found)
+
+
+def test_another_instance_in_a_service_of_systemd_has_a_place_in_its_directory(base: Path) -> None:
+    """One that an application starts inherits $RUNTIME_DIRECTORY; only the same name is refused."""
+    place = (Candidate(str(base), ()),)
+    outer = claim("outer", place, UID, is_explicit=True)
+    inner = claim("inner", place, UID, is_explicit=True)
+
+    assert (inner.name, inner.directory, inner.note) == ("inner", f"{base}/inner", "")
+    for name in ("outer", "inner"):
+        with pytest.raises(UnavailableError, match=f"{name}: a running prod-run already has this name"):
+            claim(name, place, UID, is_explicit=True)
+    release(outer)
+    release(inner)
 
 
 @pytest.mark.parametrize("kind", ["writable", "link", "file", "missing", "relative"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GRACE = 5.0  # seconds for what the command leaves behind, and again after SIGKILL
 LATE = 2.0  # seconds; a later wake-up means that the machine, the container or this process was suspended
+SOON = 0.001  # seconds; setitimer(2) takes 0 for never
 # Ours, were they to come: what a fault of this process means is death (tini does the same).
 FAULTS = (
     *(signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGBUS),
@@ -85,16 +86,25 @@ class Command:
 
     def _wait(self, awaited: set[int]) -> int:
         """Wait for a signal, or the deadline; return 0 for that."""
-        if self._deadline is None:
-            return int(signal.sigwaitinfo(awaited).si_signo)
-        began = time.monotonic()
-        came = signal.sigtimedwait(awaited, max(0.0, self._deadline - began))
-        if time.monotonic() - max(self._deadline, began) > LATE:
-            # Suspended, and so was the command: the whole wait is given back, as by the loop of the other supervisor.
-            self._deadline += time.monotonic() - began
-            self._say(4, "woke up late: the time limit is moved")
-            return int(came.si_signo) if came else self._wait(awaited)
-        return int(came.si_signo) if came else 0
+        while True:
+            began = time.monotonic()
+            if self._deadline is not None:
+                # Not sigtimedwait(2): where it is stopped for longer than its time, CPython returns a signal that
+                # never came (what happened to be in its memory).
+                signal.setitimer(signal.ITIMER_REAL, max(SOON, self._deadline - began))
+            came = signal.sigwaitinfo(awaited)
+            if self._deadline is None:
+                return int(came.si_signo)
+            now = time.monotonic()
+            is_timer = came.si_signo == signal.SIGALRM and came.si_code > 0  # sigaction(2): not from a process
+            if now - max(self._deadline, began) > LATE:
+                # As the loop of the other supervisor does: everybody has the time left that there was before.
+                self._deadline += now - began
+                self._say(4, f"woke up late: the time limit is moved by {now - began:.1f}s")
+            elif is_timer and now >= self._deadline:
+                return 0
+            if not is_timer:
+                return int(came.si_signo)
 
     # ── signals ─────────────────────────────────────────────────────────────────────────────────
 

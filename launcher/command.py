@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MARK = "--"  # as in command_settings, which is not loaded for this alone
 DRAIN_TIMEOUT = 25.0  # seconds: the default of --drain-timeout
 # What this way of running knows how to do, and what it does anyway.
-_KNOWN = ("chdir", "drain-timeout", "log-level", "name", "parent-death-signal", "rewrite", "success-exit-status")
+_KNOWN = ("chdir", "drain-timeout", "log-level", "parent-death-signal", "rewrite", "success-exit-status")
 _DONE_ANYWAY = {"control": "off", "introspect": "off", "log": "stdout", "restart": "never", "workers": "1"}
 _OURS = (b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID", b"LISTEN_PID", b"LISTEN_FDS", b"LISTEN_FDNAMES")
 _PREFIX = b"PROD_RUN_"
@@ -71,7 +71,9 @@ def is_alone(settings: Settings, environ: Mapping[str, str]) -> bool:
     if environ.get("NOTIFY_SOCKET") or environ.get("LISTEN_PID") == str(os.getpid()):
         return False
     return all(
-        row.origin.startswith("default") or row.name in _KNOWN or _DONE_ANYWAY.get(row.name) == row.value
+        row.origin.startswith(("default", "the command"))
+        or row.name in _KNOWN
+        or _DONE_ANYWAY.get(row.name) == row.value
         for row in settings.rows
     )
 

@@ -215,6 +215,7 @@ def test_time_in_which_it_was_suspended_does_not_count(start: Callable[..., Runn
     running.wait_for("there")
     running.send(signal.SIGTERM)
     running.wait_for("got 15")
+    until(lambda: status(running.pid)["State"][0] == "S", "it waits, and the time runs")
     running.send(signal.SIGSTOP)
     began = time.monotonic()
     until(lambda: time.monotonic() > began + 5.5, "more than the limit, and two seconds")

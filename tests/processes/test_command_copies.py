@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from launcher.errors import Exit
 from tests.processes.commands import is_serving
 from tests.processes.running import Running, children_of, environ, is_alive, title, until
 
@@ -47,6 +48,17 @@ def test_a_failed_copy_is_replaced(start: Callable[..., Running], ctl: Ctl) -> N
     until(lambda: children_of(running.pid) and children_of(running.pid) != [pid], "another one")
 
     assert running.stop() == 0
+
+
+def test_an_explicit_name_is_one_live_instances_also_of_a_command(start: Callable[..., Running], ctl: Ctl) -> None:
+    """The second one ends with 69 and the PID; a command without a name of its own has no runtime directory."""
+    first = start("--name", "cache", "--", "sleep", "1000")
+    until(lambda: is_serving(ctl, "serving 1/1"), "the copy")
+    second = start("--name", "cache", "--", "sleep", "1000")
+
+    assert second.wait() == Exit.UNAVAILABLE
+    assert f"cache: a running prod-run already has this name: PID {first.pid}" in second.text()
+    assert first.stop() == 143
 
 
 @pytest.mark.parametrize(

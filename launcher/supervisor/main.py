@@ -115,6 +115,8 @@ def _assemble(handoff: Handoff, readiness: Readiness | None) -> tuple[Loop, Cont
         successes=handoff.successes,
     )
     machine = Machine(policy, time.monotonic(), _chance)
+    if readiness:
+        readiness.is_stopping = lambda: machine.stop is not None
     if handoff.introspect:
         _introspect(handoff, machine, hands, clock)
     journal.log("info", "started", (("name", handoff.name), ("target", _what(handoff)), ("pid", os.getpid())))

@@ -13,21 +13,27 @@ from launcher.lean_posix import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from launcher.logs.formats import Record
 
 
 class Readiness:
     """The caller's news; it learns from the lines that prod-run says anyway."""
 
-    __slots__ = ("_channel", "_reason")
+    __slots__ = ("_channel", "_is_done", "_reason", "is_stopping")
 
     def __init__(self, fd: int) -> None:
         self._channel: socket.socket | None = socket.socket(fileno=fd)
         self._reason = ""
+        self._is_done = False  # all work, before anybody could be told that it had begun
+        self.is_stopping: Callable[[], bool] = lambda: False
 
     def hear(self, record: Record) -> None:
         """Learn from one line."""
-        if record.event == "committed":
+        if record.event == "committed" and self.is_stopping():
+            self._is_done = True  # its exit code is the news
+        elif record.event == "committed":
             self._tell("ready")
         elif record.event in {"rejected", "stopping"} and not self._reason:
             facts = dict(record.fields)
@@ -35,7 +41,11 @@ class Readiness:
             self._reason = f"cannot start: {what}" + (f"\n{record.detail}" if record.detail else "")
 
     def over(self, code: int, reason: str = "") -> None:
-        """Prod-run ends; whoever still waits learns that it was never ready."""
+        """Prod-run ends; whoever still waits learns that it was never ready, or what came of the work."""
+        if self._is_done and not code:
+            self._tell("ready")
+        if self._is_done:
+            reason = reason or f"it has ended already, with exit code {code}"
         text = reason or self._reason or "cannot start: it ended before it was ready"
         self._tell("failed", code=code or Exit.SOFTWARE, text=text)
 

@@ -158,6 +158,24 @@ def test_a_start_that_fails_is_told_to_the_caller(
     assert sentence in daemons.said.read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "source", "code", "sentence"),
+    [
+        (("--", "no-such-command"), "", 127, "it has ended already, with exit code 127"),
+        (("--restart", "never", "app:main"), "def main():\n    return 5\n", 5, "with exit code 5"),
+        (("app:main",), "def main():\n    pass\n", 0, ""),
+    ],
+)
+def test_work_that_is_over_at_once_is_told_by_its_code(
+    daemons: Daemons, app: Callable[..., Path], words: tuple[str, ...], source: str, code: int, sentence: str
+) -> None:
+    """A command that cannot be run has not become ready; work that is done has."""
+    app(source)
+
+    assert daemons.code(*words) == code
+    assert sentence in daemons.said.read_text()
+
+
 def test_ctrl_c_while_it_waits_ends_both(daemons: Daemons, app: Callable[..., Path]) -> None:
     """The daemon has left the terminal and would not hear it."""
     app(WAITS)

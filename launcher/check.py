@@ -227,7 +227,7 @@ def _wanted(chosen: Settings, *, is_without_secrets: bool = False) -> Wanted:
         without_secrets=is_without_secrets,
         is_command=bool(chosen.command.words),
         export_secrets=chosen.command.export_secrets,
-        needs_heartbeat=chosen.stall_timeout > 0,
+        stall_timeout=chosen.stall_timeout,
     )
 
 

@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
     ingress: Ingress = Ingress()
     is_command: bool = False  # there is no target: what is prepared is a plain command's environment
     export_secrets: tuple[str, ...] = ()  # what it has in its environment all the same
-    needs_heartbeat: bool = False  # --stall-timeout is set
+    stall_timeout: float = 0.0  # seconds; 0: off
 
 
 class Prepared(NamedTuple):
@@ -222,6 +222,7 @@ def _with_server(wanted: Wanted, target: Target, found: _Findings) -> Target:
         return target
     from launcher.runtime import servers  # noqa: PLC0415  only web targets pay for it
 
+    servers.require_heartbeats(wanted.stall_timeout)
     context = found.tls.context if found.tls else None
     serve = servers.prepare(target.function, target.interface, wanted.server_options, wanted.ingress, context)
     return target._replace(function=serve, worker_parameter="worker")
@@ -232,7 +233,7 @@ def _require_use(wanted: Wanted, target: Target) -> None:
     flags = ("--server-option",) * bool(wanted.server_options) + ("--tls-cert",) * bool(wanted.ingress.tls_cert)
     remedy = "Leave it out; or if the target is a web application, say so with --interface"
     problems = [Problem(flag, f"{wanted.target} brings its own server", remedy) for flag in flags]
-    if wanted.needs_heartbeat and not target.worker_parameter:
+    if wanted.stall_timeout and not target.worker_parameter:
         reason = f"{wanted.target} takes no Worker, so nobody calls worker.heartbeat()"
         problems.append(
             Problem("--stall-timeout", reason, "Leave it out, or write `def main(worker: launcher.Worker)`")

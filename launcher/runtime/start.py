@@ -201,7 +201,7 @@ def _wanted(message: protocol.Message) -> Wanted:
         ingress=Ingress(*message.texts("ingress")),
         is_command=message.flag("is_command"),
         export_secrets=message.texts("export_secrets"),
-        needs_heartbeat=message.texts("needs_heartbeat") == ("1",),
+        stall_timeout=float("".join(message.texts("stall_timeout")) or 0),
     )
 
 

@@ -256,6 +256,7 @@ def test_an_option_goes_to_the_server(start: Callable[..., Running], app: Callab
         (("--server-option", "server=uvicorn", "app:wsgi"), "is not a server for WSGI applications. Write gunicorn or"),
         (("--server-option", "threads", "app:wsgi"), "'threads' is not NAME=VALUE"),
         (("--server-option", "threads=3", "app:main"), "app:main brings its own server"),
+        (("--stall-timeout", "1s", "app:wsgi"), "--stall-timeout: 1s is too short for a web server"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(

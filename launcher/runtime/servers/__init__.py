@@ -58,6 +58,7 @@ LIBRARIES = {
 }
 CHOICE = "server"  # the one option that is not the library's own
 _FLAG = "--server-option"
+LEAST_STALL = 2.0  # seconds: two turns of an idle WSGI server's loop, each with a heartbeat
 
 
 def address(environ: Mapping[str, str]) -> str:
@@ -138,6 +139,18 @@ def prepare(
         called = ", ".join(option.called for option in options)
         raise UsageError(Problem(called, f"{library.name} does not take it: {error}")) from error
     return serve
+
+
+def require_heartbeats(stall_timeout: float) -> None:
+    """
+    Look whether --stall-timeout (seconds; 0: off) leaves an idle server the time for its heartbeats.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if 0 < stall_timeout < LEAST_STALL:
+        reason = f"{stall_timeout:g}s is too short for a web server, which gives its heartbeat once a second"
+        raise UsageError(Problem("--stall-timeout", reason, f"Write {LEAST_STALL:g}s or more"))
 
 
 def _behind_proxies(app: App, interface: str, ingress: Ingress) -> tuple[App, Front]:

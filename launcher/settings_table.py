@@ -146,7 +146,8 @@ BUILT: tuple[Setting, ...] = (
         "stall-timeout",
         "DURATION|off",
         "off",
-        "kill a worker that calls no worker.heartbeat() for this long, its stacks in the log",
+        "kill a worker that calls no worker.heartbeat() for this long, its stacks in the log; servers of web "
+        "applications call it once a second",
         read=quantities.duration_or_off,
     ),
     Setting(

@@ -55,7 +55,7 @@ def exit_codes() -> str:
         "# Exit codes of prod-run\n\n"
         f"Printed from `launcher/errors.py`.\n\n{_codes(errors.EXIT_CODES)}\n\n"
         "After the first commit no failure of a worker under `always` or `on-failure` ends prod-run.\n"
-        "`--check-config` ends with 0 or 78 (2: there is nothing to look at), `--daemon` with the code of the start.\n\n"
+        "`--check-config` ends with 0 or 78 (2: it cannot be understood), `--daemon` with the code of the start.\n\n"
         f"# Exit codes of prod-ctl\n\n{_codes(errors.CTL_EXIT_CODES)}\n"
     )
 

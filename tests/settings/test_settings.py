@@ -408,6 +408,6 @@ def test_every_reason_of_a_stop_is_told_to_authors() -> None:
     reasons = set(re.findall(r'_drain\(.*, "([a-z]+)", now\)', source))
 
     assert reasons == {"stop", "reload", "scale", "recycle", "rejected"}
-    for page in ("docs/reference/worker.md", "launcher/api.py"):
+    for page in ("docs/reference/worker.md", "launcher/link.py"):
         (line,) = [line for line in (ROOT / page).read_text().splitlines() if "`recycle`" in line]
         assert [reason for reason in reasons if f"`{reason}`" not in line] == []

@@ -36,7 +36,7 @@ EXIT_CODES: tuple[tuple[str, str], ...] = (
     ("78", "configuration, secrets, templates or a `PROD_RUN_` variable invalid"),
     (
         "with `--restart never`, as of one command",
-        "the first non-zero code of the copies, by slot; 128+N for a signal, 126 or 127 if a command cannot be run, else 0",
+        "the first non-zero code of the copies, by slot, 128+N for a signal, 126 or 127 if it cannot be run, else 0",
     ),
 )
 

@@ -171,12 +171,13 @@ def resolve(  # noqa: PLR0917  pure: whatever it needs is an argument
     return _settings(words, given, machine)
 
 
-def suggestion(word: str, known: tuple[str, ...]) -> str:
-    """Say which known word was probably meant; empty if none is near."""
+def suggestion(word: str, known: tuple[str, ...], prefix: str = "") -> str:
+    """Say which known word was probably meant; empty if none is near.  A prefix that all share brings nobody nearer."""
     from difflib import get_close_matches  # noqa: PLC0415 - 5 ms that only a mistake costs
 
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {near[0]}?" if near else ""
+    stems = [one.removeprefix(prefix) for one in known]
+    near = get_close_matches(word.removeprefix(prefix), stems, n=1, cutoff=0.6)
+    return f"Did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _texts_of_variable(setting: Setting, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -209,7 +210,7 @@ def _unknown_variables(environ: Mapping[str, str], places: Mapping[str, str]) ->
         Problem(
             f"{name} ({places[name]})" if name in places else name,
             "there is no such setting",
-            suggestion(name, known) or "Unset it, or see `prod-run --help` for the names",
+            suggestion(name.upper(), known, PREFIX) or "Unset it, or see `prod-run --help` for the names",
         )
         for name, value in sorted(environ.items())
         if name.startswith(PREFIX)

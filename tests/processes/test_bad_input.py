@@ -93,6 +93,8 @@ def test_a_mistake_is_one_clear_sentence(start: Callable[..., Running], app: Cal
     ("name", "value", "sentence"),
     [
         ("PROD_RUN_WORKER", "2", "PROD_RUN_WORKER: there is no such setting. Did you mean PROD_RUN_WORKERS?"),
+        ("PROD_RUN_workers", "2", "PROD_RUN_workers: there is no such setting. Did you mean PROD_RUN_WORKERS?"),
+        ("PROD_RUN_X", "2", "PROD_RUN_X: there is no such setting. Unset it, or see `prod-run --help` for the names"),
         ("PROD_RUN_WORKERS", "many", "PROD_RUN_WORKERS: 'many' is not a whole number"),
         ("PROD_RUN_WORKERS", "-2", "PROD_RUN_WORKERS: '-2' is negative"),
         ("PROD_RUN_BIND", "127.0.0.1", "'127.0.0.1' is not an address"),

@@ -235,9 +235,29 @@ def _missing_command(chosen: Settings, prepared: Prepared | None) -> list[Proble
     """Say whether a command is not there, or not to be run; os.environ has the PATH of env files by now."""
     from shutil import which  # noqa: PLC0415
 
-    if prepared is None or not chosen.command.words or which(chosen.command.words[0]):
+    if prepared is None or not chosen.command.words:
         return []
-    return [Problem(chosen.command.words[0], "cannot be run: it is not in PATH, or no program", "See `command -v`")]
+    command = chosen.command.words[0]
+    path = which(command)
+    if path is None:
+        return [Problem(command, "cannot be run: it is not in PATH, or no program", "See `command -v`")]
+    interpreter = _interpreter_of(path)
+    if interpreter and not os.access(interpreter, os.X_OK):
+        return [
+            Problem(command, f"cannot be run: its first line names {interpreter}", "Install it, or correct the line")
+        ]
+    return []
+
+
+def _interpreter_of(path: str) -> str:
+    """Return what a script's first line names (execve(2)); empty if it is no such script, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
 
 
 def _prepare(wanted: Wanted) -> Prepared:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.processes.running import Running, children_of, environ, processes, title, until
 
 if TYPE_CHECKING:
@@ -121,3 +123,23 @@ def test_a_reload_is_a_transaction_as_far_as_it_can_be(start: Callable[..., Runn
     running.send(signal.SIGTERM)
     assert running.wait() == 0
     assert not [pid for pid, parent, _ in processes() if parent == running.pid]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "sentence"),
+    [
+        ("./script", "#!/bin/sh\n", 0, "the configuration is good"),
+        ("./script", "#!/nowhere/python -u\n", 78, "cannot be run: its first line names /nowhere/python"),
+        ("./missing", "", 78, "cannot be run: it is not in PATH, or no program"),
+    ],
+)
+def test_a_command_that_cannot_be_run_is_found_without_a_start(
+    start: Callable[..., Running], tmp_path: Path, name: str, content: str, code: int, sentence: str
+) -> None:
+    """A start would end with 126 or 127; a virtual environment that was moved is the usual case."""
+    (tmp_path / "script").write_text(content)
+    (tmp_path / "script").chmod(0o755)
+    running = start("--check-config", "--", name)
+
+    assert running.wait() == code
+    assert sentence in running.text()

@@ -62,8 +62,8 @@ def main(fd: int) -> NoReturn:
         unlink_if_ours(listener)
     if control:
         control.close()
-    if handoff and handoff.metrics_directory:
-        _remove_metrics(handoff.metrics_directory)
+    if handoff:
+        _clear_away(handoff)
     if handoff and handoff.command:
         terminal.is_ours()  # takes it back from a command that is over
     if handoff and handoff.pidfile_fd >= 0:
@@ -179,13 +179,18 @@ def _open_control(control: Control, journal: Journal) -> None:
         journal.listeners.append(control.tell)
 
 
-def _remove_metrics(path: str) -> None:
-    from launcher import metrics_directory  # noqa: PLC0415  at the end, and not before
-
+def _clear_away(handoff: Handoff) -> None:
+    """Remove the app's metrics, and a directory called NAME-PID: nobody will ever come for that one again."""
     try:
-        metrics_directory.remove(path)
+        if handoff.metrics_directory:
+            from launcher import metrics_directory  # noqa: PLC0415  at the end, and not before
+
+            metrics_directory.remove(handoff.metrics_directory)
+        if handoff.runtime_directory.endswith(f"-{os.getpid()}"):
+            os.unlink(f"{handoff.runtime_directory}/lock")
+            os.rmdir(handoff.runtime_directory)
     except OSError:
-        pass  # the next start does it
+        pass  # the next start does the one, and the other may lie in root's directory (--user)
 
 
 def _chance() -> float:

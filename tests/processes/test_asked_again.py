@@ -178,6 +178,23 @@ def test_a_reload_starts_the_full_count_again(start: Callable[..., Running], app
     assert running.stop() == 0
 
 
+def test_a_second_instance_leaves_nothing_behind(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One that had to take another name has a directory of its own, for which nobody will ever come again."""
+    app(WORK)
+    first = start("-w", 2, "app:main")
+    first.wait_for(event="committed")
+    second = start("-w", 2, "app:main")
+    second.wait_for(event="committed")
+    names = {path.name for path in (tmp_path / "run" / "prod-run").iterdir()}
+
+    assert names == {"app", f"app-{second.pid}"}
+    assert second.stop() == 0
+    assert [path.name for path in (tmp_path / "run" / "prod-run").iterdir()] == ["app"]
+    assert first.stop() == 0
+
+
 @pytest.mark.parametrize(("restart", "code"), [("never", 5), ("always", 0)])
 def test_a_stop_hides_no_copy_that_had_failed(
     start: Callable[..., Running], app: Callable[..., Path], restart: str, code: int

@@ -17,11 +17,12 @@ from launcher import Worker
 class Config:
     """What an operator can set."""
 
+    hosts = environ.var("localhost", converter=launcher.csv, help="names under which orders come, separated by commas")
     database_url = launcher.url(schemes=["postgres"], help="postgres://user:password@host:port/name")
 
 
 def main(worker: Worker[Config]) -> None:
     """Say where the orders would be, and serve."""
     database = worker.config.database_url
-    print(f"orders are in {database.database} at {database.host}")
+    print(f"orders are in {database.database} at {database.host}, for {', '.join(worker.config.hosts)}")
     hello.main(worker)

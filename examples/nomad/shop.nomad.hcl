@@ -41,7 +41,7 @@ job "shop" {
 
       config {
         image           = "registry.example/shop:1"
-        args            = ["hello:main"]
+        args            = ["orders:main"]
         ports           = ["http"]
         readonly_rootfs = true
         cap_drop        = ["all"]

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.processes.running import LIMIT, PROD_RUN, Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -154,3 +155,38 @@ def test_compose_gives_its_target_the_secret_it_declares(start: Callable[..., Ru
     assert (tmp_path / "secrets/shop_database_url").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     assert running.stop() == 0
+
+
+def test_the_pod_gives_its_target_what_it_declares(start: Callable[..., Running], tmp_path: Path) -> None:
+    """Kubernetes' ConfigMap and Secret, as files at the places that the Deployment names: all is used, nothing is noted."""
+    yaml = pytest.importorskip("yaml")
+    described = {
+        one["kind"]: one for name in ("deployment", "config") for one in documents(yaml, f"kubernetes/{name}.yaml")
+    }
+    pod = described["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (projected,) = next(volume["projected"] for volume in pod["volumes"] if "projected" in volume)["sources"]
+    files = {"/etc/shop/config/shop.env": described["ConfigMap"]["data"]["shop.env"]}
+    for item in projected["secret"]["items"]:
+        files[f"/etc/shop/secrets/{item['path']}"] = described["Secret"]["stringData"][item["key"]]
+    for name, text in files.items():
+        path = tmp_path / name.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o440)
+    for name in ("hello.py", "containers/orders.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    given = {one["name"]: one["value"].replace("/etc/", f"{tmp_path}/etc/") for one in container["env"]}
+    given |= {"PROD_RUN_BIND": "127.0.0.1:0", "PROD_RUN_INTROSPECT": "off", "PROD_RUN_DRAIN_DELAY": "0s"}
+
+    running = start(*container["args"], env={**given, "PROD_RUN_LOG_FORMAT": "logfmt"})
+    running.wait_for("orders are in orders at db.internal, for shop.example, www.shop.example")
+    running.wait_for(event="committed")
+
+    assert running.stop() == 0
+    assert [line["text"] for line in running.lines if line.get("level") in {"warning", "error"}] == []
+
+
+def documents(yaml: ModuleType, name: str) -> list[dict[str, Any]]:
+    """Return the objects of a manifest."""
+    return list(yaml.safe_load_all((EXAMPLES / name).read_text()))

@@ -4,7 +4,7 @@ statsd in a pre-forked app: one UDP socket, which all workers may share.
     STATSD=127.0.0.1:8125 prod-run --chdir examples/observability --workers 2 statsd:main
 
 A datagram is sent whole or not at all, so a socket that is made at import may be used by every fork of it
-(prod-run notes it and preloads all the same).  Nobody waits for an answer, and a receiver that is away costs nothing.
+(prod-run preloads all the same).  Nobody waits for an answer, and a receiver that is away costs nothing.
 """
 
 from __future__ import annotations

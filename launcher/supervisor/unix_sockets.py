@@ -44,7 +44,7 @@ def bind(place: Address) -> Listener:
         raise UnavailableError(
             Problem(place.text, f"the path is too long: the kernel takes {_LONGEST_PATH} bytes", "Choose a shorter one")
         )
-    owner = _number_of_user(place), _number_of_group(place)
+    owner = _owner(place)
     turn = _take_turn(directory)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -80,7 +80,7 @@ def give_away(path: str, place: Address) -> None:
     mask = os.umask(0o177)
     os.umask(mask)
     _change_mode(path, place.mode if place.mode >= 0 else 0o777 & ~mask)
-    owner = _number_of_user(place), _number_of_group(place)
+    owner = _owner(place)
     if any(wanted not in (-1, former) for wanted, former in zip(owner, (found.st_uid, found.st_gid), strict=True)):
         os.chown(path, *owner, follow_symlinks=False)
 
@@ -200,25 +200,31 @@ def _take_turn(directory: str, tries: int = _TRIES) -> int:
     return turn
 
 
-def _number_of_user(place: Address) -> int:
-    if not place.user or place.user.isdecimal():
-        return int(place.user or -1)
-    import pwd  # noqa: PLC0415 - loads the name service, which few need
+def _owner(place: Address) -> tuple[int, int]:
+    """
+    Return the numbers of user and group; -1 for one that was not asked for.
 
-    try:
-        return pwd.getpwnam(place.user).pw_uid
-    except KeyError:
-        problem = Problem(place.text, f"there is no user {place.user!r} on this system", "Name one, or its number")
-        raise UnavailableError(problem) from None
+    Raises:
+        UnavailableError: this system does not know a name; with both if it knows neither.
+    """
+    numbers, problems = [], []
+    for kind, name in (("user", place.user), ("group", place.group)):
+        try:
+            numbers.append(int(name or -1) if not name or name.isdecimal() else _number(kind, name))
+        except KeyError:
+            reason = f"there is no {kind} {name!r} on this system"
+            problems.append(Problem(place.text, reason, "Name one, or its number"))
+    if problems:
+        raise UnavailableError(*problems)
+    user, group = numbers
+    return user, group
 
 
-def _number_of_group(place: Address) -> int:
-    if not place.group or place.group.isdecimal():
-        return int(place.group or -1)
+def _number(kind: str, name: str) -> int:
+    if kind == "user":
+        import pwd  # noqa: PLC0415 - loads the name service, which few need
+
+        return pwd.getpwnam(name).pw_uid
     import grp  # noqa: PLC0415
 
-    try:
-        return grp.getgrnam(place.group).gr_gid
-    except KeyError:
-        problem = Problem(place.text, f"there is no group {place.group!r} on this system", "Name one, or its number")
-        raise UnavailableError(problem) from None
+    return grp.getgrnam(name).gr_gid

@@ -224,6 +224,14 @@ def test_an_unknown_owner_is_named(tmp_path: Path, query: str, what: str) -> Non
     assert f"there is no {what} 'no.such.{what}' on this system" in refusal(f"unix:{tmp_path}/x?{query}")
 
 
+def test_an_unknown_user_does_not_hide_an_unknown_group(tmp_path: Path) -> None:
+    """Both are named at once."""
+    text = refusal(f"unix:{tmp_path}/x?user=no.such.user&group=no.such.group")
+
+    assert "there is no user 'no.such.user'" in text
+    assert "there is no group 'no.such.group'" in text
+
+
 def test_a_live_unix_socket_is_never_stolen(tmp_path: Path) -> None:
     """Its holder is named, and goes on serving."""
     path = str(tmp_path / "x.sock")

@@ -29,7 +29,10 @@ DRAIN_TIMEOUT = 25.0  # seconds: the default of --drain-timeout
 # What this way of running knows how to do, and what it does anyway.
 _KNOWN = ("chdir", "drain-timeout", "log-level", "parent-death-signal", "rewrite", "success-exit-status")
 _DONE_ANYWAY = {"control": "off", "introspect": "off", "log": "stdout", "restart": "never", "workers": "1"}
-_OURS = (b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID", b"LISTEN_PID", b"LISTEN_FDS", b"LISTEN_FDNAMES")
+_OURS = (
+    *(b"NOTIFY_SOCKET", b"WATCHDOG_USEC", b"WATCHDOG_PID"),
+    *(b"LISTEN_PID", b"LISTEN_PIDFDID", b"LISTEN_FDS", b"LISTEN_FDNAMES"),
+)
 _PREFIX = b"PROD_RUN_"
 _TEMPLATES = b"PROD_RUN_TEMPLATE_"  # what an outer prod-run made for its worker, which this one may be
 

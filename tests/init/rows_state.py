@@ -15,6 +15,7 @@ VARIABLES = {b"A": b"\xff", b"EMPTY": b"", b"LINES": b"a\nb", b"Z": b"=", b"a-b"
 PRIVATE = {
     "NOTIFY_SOCKET": "/nonexistent",
     "LISTEN_FDS": "1",
+    "LISTEN_PIDFDID": "1",
     "WATCHDOG_USEC": "1000000",
     "PROD_RUN_LOG_LEVEL": "error",
 }

@@ -149,6 +149,7 @@ def test_the_app_sees_the_whole_environment_but_for_prod_runs_and_systemds(
     app(REPORTER)
     odd = {"BYTES": os.fsdecode(b"\xff\xfe=\n\xc3"), "EMPTY": "", "a.b-c": "odd name", "LONG": "x" * 100_000}
     ours = {"PROD_RUN_WORKERS": "2", "WATCHDOG_PID": "1", "WATCHDOG_USEC": "9", "LISTEN_PID": "1", "LISTEN_FDS": "3"}
+    ours["LISTEN_PIDFDID"] = "1"  # systemd 259: a stale one has sd_listen_fds(3) find nothing
     running = start("app:main", env={**odd, **ours, "PROD_RUN_TEMPLATE_X": "kept", "NOTIFY_SOCKET": "/nowhere"})
     running.wait_for(event="committed")
     seen = environment_seen(tmp_path)

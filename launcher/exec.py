@@ -72,12 +72,14 @@ def launch(  # noqa: PLR0917  once from the command line, once from its daemon
     account = privileges.account(settings)
     if settings.service.umask >= 0:
         os.umask(settings.service.umask)
-    places = whereabouts.enter(settings, environ, sys.argv[0])
     death_signal = settings.command.parent_death_signal
     if settings.command.words and command.is_alone(settings, environ):
+        if settings.chdir:  # else it may be in a directory that is gone, as it might without prod-run
+            whereabouts.enter(settings, environ, sys.argv[0])
         if death_signal:
             command.die_with_parent(death_signal, parent)
         command.run_alone(command.wishes(settings), how)
+    places = whereabouts.enter(settings, environ, sys.argv[0])
     kernel.require_death_signal()
     undo: list[Callable[[], None]] = []
     try:

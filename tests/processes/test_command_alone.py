@@ -115,6 +115,15 @@ ctypes.CDLL(None).execve(words[0], array(words), array(items))
     )
 
 
+def test_a_directory_that_is_gone_is_no_hindrance(start: Callable[..., Running]) -> None:
+    """The command is started where it would have been without prod-run."""
+    gone = ("sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', "sh")
+    running = start("--success-exit-status", "7", "--", "false", before=gone)
+
+    assert running.wait() == 1
+    assert running.lines == []
+
+
 def test_directory_mask_limits_and_descriptors_are_the_callers(start: Callable[..., Running], tmp_path: Path) -> None:
     """The command has what it would have without prod-run; the supervisor itself keeps nothing of it."""
     reading, writing = os.pipe()

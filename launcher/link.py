@@ -198,6 +198,8 @@ class Link:
                 self.stopping.last = message.flag("last")
                 self.stop_until = message.seconds("until")
                 self.stopping.set()
+            elif message.verb == "stop-later":
+                self.stop_until = message.seconds("until")
 
 
 def wait_until_readable(descriptors: tuple[int, ...], seconds: float | None) -> list[int]:

@@ -6,7 +6,7 @@ of which is the verb.  Must never send or receive: bytes in, values out, and the
 
 supervisor → zygote    prepare · listeners · spawn · committed · restore · close-listeners · end
 zygote → supervisor    prepared · restored · refused · spawned · spawn-failed · changed
-supervisor → worker    go · serve · stop-soon · stop
+supervisor → worker    go · serve · stop-soon · stop · stop-later
 worker → supervisor    hello · armed · entered · ready · stopped-accepting · status ·
                        check · checked · raised · imported
 init task → supervisor hello · begun · refused

@@ -65,6 +65,13 @@ class Stop(NamedTuple):
     number: int = 15  # SIGTERM; a command may get another one
 
 
+class StopLater(NamedTuple):
+    """Tell a worker that drains that its limit has moved: it asked for more time."""
+
+    ticket: int
+    until: float  # monotonic seconds
+
+
 class Confirm(NamedTuple):
     """Tell a zygote that its generation is committed: what it keeps for a way back is not needed any more."""
 
@@ -210,6 +217,7 @@ Action = (
     | Serve
     | Forewarn
     | Stop
+    | StopLater
     | Kill
     | Confirm
     | Restore

@@ -64,6 +64,7 @@ class Hands:
             do.Serve: self._serve,
             do.Forewarn: self._forewarn,
             do.Stop: self._stop,
+            do.StopLater: self._stop_later,
             do.Kill: self._kill,
             do.Confirm: self._confirm,
             do.Restore: self._restore,
@@ -118,6 +119,9 @@ class Hands:
         if order.pid:
             self.send(order.pid, order.number)
         return events
+
+    def _stop_later(self, order: do.StopLater) -> list[on.Event]:
+        return self._tell(order.ticket, "stop-later", until=order.until + self._clock.skew)
 
     def _kill(self, order: do.Kill) -> None:
         self.send(order.pid, signal.SIGKILL)

@@ -173,7 +173,10 @@ class Records:
         if isinstance(event, on.Lived):
             process.watch.misses, process.watch.beat = 0, -1.0  # the next look sees something new
         elif process.state in (State.BOOTING, State.DRAINING) and process.deadline:
-            process.enter(process.state, max(process.deadline, now + event.seconds))
+            until = now + event.seconds
+            if process.state is State.DRAINING and process.is_worker and until > process.deadline:
+                self._order(do.StopLater(process.ticket, until))
+            process.enter(process.state, max(process.deadline, until))
             self.extend(event.seconds)  # who is above waits for it, too
 
     def _on_task_said(self, task: Process, event: on.Event, now: float) -> None:

@@ -86,6 +86,8 @@ class Promises(Witness):
                 promise(ticket not in self.killed, "nobody is told to stop after SIGKILL", proc)
                 self._look_at_reason(proc, reason)
                 self.told[proc.ticket] = (now, reason)
+            case do.StopLater() if proc:
+                promise(ticket in self.told, "only who was told to stop hears that it may be later", proc)
             case do.Confirm() if proc:
                 self._look_at_confirm(proc)
             case do.Restore(ticket, until=until):

@@ -312,6 +312,19 @@ class TestMoreTime:
         world.catch_up()
         assert world.said("killed straggler")
 
+    def test_who_drains_hears_of_it(self) -> None:
+        """Its servers say good-bye shortly before the limit, and the limit has moved; less than it has is no news."""
+        world = booted(workers=1, drain_timeout=25.0)
+        (worker,) = world.workers()
+        worker.deaf = True
+        world.ask(Ask.STOP)
+        until = world.now + 100.0
+        for seconds in (100.0, 1.0):
+            world.kernel.notify(worker, seconds)
+        orders = world.deliver_all()
+
+        assert kinds(orders, do.StopLater) == [do.StopLater(worker.ticket, until)]
+
     def test_who_serves_needs_none(self) -> None:
         """There is no limit that it could move, and none comes of it."""
         world = booted(workers=1)

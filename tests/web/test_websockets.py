@@ -76,6 +76,42 @@ def test_an_app_that_only_sends_to_websockets_ends_too(
     assert "Traceback" not in running.text()
 
 
+PATIENT = """
+import asyncio, os, socket
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message["text"] == "more":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.sendto(b"EXTEND_TIMEOUT_USEC=600000000", "\\0" + os.environ["NOTIFY_SOCKET"][1:])
+        await send({"type": "websocket.send", "text": message["text"]})
+"""
+
+
+@pytest.mark.slow
+def test_an_app_that_asks_for_more_time_keeps_its_websockets(
+    start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]
+) -> None:
+    """The limit that they are closed before is the one that has moved (EXTEND_TIMEOUT_USEC)."""
+    app(PATIENT)
+    running = start("--bind", "127.0.0.1:0", "--drain-timeout", "4s", "app:asgi")
+    running.wait_for(event="committed")
+    with opened(client(running), "/") as stream:
+        running.send(signal.SIGTERM)
+        running.wait_for(event="stopping")
+        began = time.monotonic()
+        assert echoed(stream, b"more") == (0x81, b"more"), running.text()
+        while time.monotonic() < began + 5.0:
+            assert echoed(stream) == (0x81, b"ping"), "closed before the limit that was asked for"
+            time.sleep(0.05)  # noqa: TID251  a client's own pause
+
+    assert running.wait() == 0
+    assert "killed" not in running.text()
+
+
 @contextlib.contextmanager
 def opened(connection: Client, path: str) -> Iterator[BinaryIO]:
     """Open a websocket."""
@@ -87,9 +123,9 @@ def opened(connection: Client, path: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def echoed(stream: BinaryIO) -> tuple[int, bytes]:
-    """Send something, masked with zeros, and return what comes back."""
-    stream.raw.write(b"\x81\x84\0\0\0\0ping")  # type: ignore[attr-defined]
+def echoed(stream: BinaryIO, word: bytes = b"ping") -> tuple[int, bytes]:
+    """Send four letters, masked with zeros, and return what comes back."""
+    stream.raw.write(b"\x81\x84\0\0\0\0" + word)  # type: ignore[attr-defined]
     return frame(stream)
 
 

@@ -162,13 +162,13 @@ class _Server(uvicorn.Server):
         self._worker.stopped_accepting()
         code = GOING_AWAY if stopping.reason == "stop" else SERVICE_RESTART
         untold = began  # until then there was a request whose client might not have been told
-        end = draining.last_words(began, self._worker._link.stop_until)
         while self.server_state.connections and (now < untold + draining.LINGER or self._shell.has_websockets):
             await asyncio.sleep(_GLANCE)
             now = time.monotonic()
             if any(not task.done() for task in began_before):
                 untold = now
-            if now >= end:
+            self._worker._link.listen()  # the app may have asked for more time
+            if now >= draining.last_words(began, self._worker._link.stop_until):
                 await self._shell.close_websockets(code)
         await self._shell.close_websockets(code)
         self.should_exit = True

@@ -72,6 +72,8 @@ class Staffing(Overdue):
         self._drain([task for task in tasks if task.state not in LEAVING], "rejected", now)
 
     def _drain(self, workers: list[Process], reason: str, now: float) -> None:
+        if workers and reason == "reload" and self._is_replacing():
+            self.extend(self.policy.drain_timeout)  # their successors come only then
         for worker in workers:
             served = worker.state in (State.SERVING, State.ENTERED)
             limit = self.policy.drain_timeout if served else min(GRACE, self.policy.drain_timeout)
@@ -166,6 +168,11 @@ class Staffing(Overdue):
         """Say whether singletons are being replaced: the old ones end before the new ones start."""
         return self.policy.max_surge == 0 and self.candidate is not None and self.candidate.phase is Phase.FILLING
 
+    def _is_replacing(self) -> bool:
+        """Say whether a reload takes one worker after the other: nobody can say in advance how long it takes."""
+        rolling = self.current is not None and self.current.phase is Phase.ROLLING
+        return self._is_draining_first() or (rolling and self.policy.max_surge != AS_MANY_AS_WORKERS)
+
     def _gate(self) -> int:
         """Return how many workers of the candidate must be ready for the commit."""
         surge = self.policy.max_surge
@@ -180,6 +187,8 @@ class Staffing(Overdue):
             self._order(do.Park(spare.ticket, spare.zygote, generation.number))
 
     def _start_worker(self, generation: Generation, slot: int, now: float) -> None:
+        if self._is_replacing():
+            self.extend(self.policy.boot_timeout)
         spare = generation.spare
         if spare and generation.has_spare:
             generation.spare, generation.workers[spare.ticket] = None, spare

@@ -218,6 +218,19 @@ class TestNotify:
 
         assert self.first_words(world) == ["READY=1", "RELOADING=1", "READY=1"]
 
+    @pytest.mark.parametrize("max_surge", [0, 1])
+    def test_a_reload_of_one_after_the_other_asks_for_time_again(self, max_surge: int) -> None:
+        """With every worker that is to come, and for those that go first: else `systemctl reload` fails half-way."""
+        world = booted(workers=3, max_surge=max_surge, boot_timeout=60.0, drain_timeout=600.0)
+        world.orders.clear()
+        world.ask(Ask.RELOAD)
+        world.catch_up()
+        asked = [order.lines[0] for order in kinds(world.orders, do.Notify) if isinstance(order, do.Notify)]
+
+        boots = 3 if max_surge == 0 else 2  # the first of a rolling one is asked for with what was prepared
+        assert asked.count("EXTEND_TIMEOUT_USEC=75000000") == 2 + boots
+        assert "EXTEND_TIMEOUT_USEC=615000000" in asked
+
     def test_a_reload_that_is_rolled_back_ends_in_ready(self) -> None:
         """READY for the commit, which was said by then, and for the way back."""
         world = booted(workers=4, max_surge=1)

@@ -81,7 +81,7 @@ class Watcher:
 class Loop:
     """Feeds the machine, and does what it says, until it says Exit."""
 
-    __slots__ = ("_arrivals", "_clock", "_hands", "_machine", "_memory_kills", "_set_title", "_title", "_watcher")
+    __slots__ = ("_arrivals", "_clock", "_hands", "_machine", "_memory_kills", "_set_title", "_told", "_watcher")
 
     def __init__(  # noqa: PLR0917  each is what it says
         self,
@@ -98,7 +98,7 @@ class Loop:
         self._memory_kills = MemoryKills()
         self._watcher = watcher
         self._set_title = set_title
-        self._title = ""
+        self._told = ""
         self._arrivals = arrivals
         watcher.watch(arrivals.fd, self._on_signals)
 
@@ -119,13 +119,13 @@ class Loop:
 
     def _wait(self) -> list[on.Event]:
         upwards, observer = self._hands.upwards, self._hands.observer
+        self._show()
         upwards.watch()
         observer.tend()
         at = upwards.deadline()
         times = (self._machine.next_deadline(), None if at is None else at - self._clock.skew, observer.deadline())
         deadline = min((time for time in times if time is not None), default=None)
         began = self._clock.now()
-        self._show_title()
         events = self._watcher.wait(None if deadline is None else max(0.0, deadline - began))
         if deadline is not None and self._clock.now() - max(deadline, began) > LATE:
             # Suspended, or stopped: those we wait for were too.  The whole wait is given back, so that a
@@ -181,10 +181,12 @@ class Loop:
         if self._hands.handoff.workers == 1 and any(child.pid == pid for child in self._hands.children.values()):
             terminal.follow(pid, number)
 
-    def _show_title(self) -> None:
-        title = status.sentence(self._machine)
-        if title != self._title:
-            self._title = title
+    def _show(self) -> None:
+        told = status.told(self._machine)
+        self._hands.upwards.show(told)
+        if told != self._told:
+            self._told = told
+            title = status.sentence(self._machine)
             self._set_title(f"prod-run: {self._hands.handoff.name} [supervisor] {title}")
 
 

@@ -164,11 +164,11 @@ class Machine(Staffing):
         self.weigh_by = self.weight = None
         self.numbers += 1
         self.candidate = Generation(self.numbers, self.reload_asked, now)
-        self.reload_asked = ""
+        self.reload_asked = self.result = ""
         self._log("info", "preparing", generation=self.numbers, origin=self.candidate.origin)
         if self.current:
             # The time is the sender's to add: it must be later than the signal that asked.
-            self._order(do.Notify(("RELOADING=1", f"STATUS={status.sentence(self)}")))
+            self._order(do.Notify(("RELOADING=1", f"STATUS={status.told(self)}")))
         if refusal:
             self._reject(Failure(refusal, "", Code.SOFTWARE))
             return
@@ -239,7 +239,7 @@ class Machine(Staffing):
     def _say_rolled_out(self, current: Generation, now: float) -> None:
         self._log("info", "rolled out", **self._figures(current, now))
         if self.stop is None:
-            self._order(do.Notify((f"STATUS={status.sentence(self)}",)))
+            self._order(do.Notify((f"STATUS={status.told(self)}",)))
 
     def _figures(self, current: Generation, now: float) -> dict[str, str | float]:
         up, after = f"{current.up(self.wanted)}/{self.wanted}", f"{now - current.since:.2f}s"
@@ -261,7 +261,8 @@ class Machine(Staffing):
         if self.stop is None and self.current:
             self.announce_up(f"generation {rejected.number} {result}: {failure.reason}")
         elif self.stop is None:
-            self._order(do.Notify((f"STATUS=generation {rejected.number} rejected: {failure.reason}",)))
+            self.result = f"generation {rejected.number} rejected: {failure.reason}"
+            self._order(do.Notify((f"STATUS={self.result}",)))
             self.stop = Stopping("the first generation failed", failure.code)
 
     def _roll_back(self, failed: Generation, kept: Generation, failure: Failure) -> None:
@@ -283,7 +284,7 @@ class Machine(Staffing):
         self.stop = Stopping(origin, Code.DONE, now, now + (self.policy.drain_delay if serving else 0.0))
         self.reload_asked, self.announce_by, self.weigh_by = "", None, None
         self._log("info", "stopping", origin=origin)
-        self._order(do.Notify(("STOPPING=1", f"STATUS={status.sentence(self)}")))
+        self._order(do.Notify(("STOPPING=1", f"STATUS={status.told(self)}")))
         for worker in self.current.workers.values() if self.current and self.policy.drain_delay else ():
             if worker.state is State.SERVING:
                 self._order(do.Forewarn(worker.ticket))

@@ -52,6 +52,7 @@ class Records:
         "policy",
         "processes",
         "reload_asked",
+        "result",
         "stop",
         "stop_number",
         "to_pass_on",
@@ -73,6 +74,7 @@ class Records:
         self.others: list[Generation] = []  # on their way out, oldest first
         self.errands: list[restoring.Errand] = []
         self.reload_asked = "start"  # by whom; empty: nobody
+        self.result = ""  # what became of the last reload, if it failed
         self.weigh_by: float | None = None  # a reload waits until then for the figures
         self.weight: on.Weighed | None = None
         self.announce_by: float | None = None
@@ -316,12 +318,12 @@ class Records:
     def extend(self, seconds: float) -> None:
         """Ask for time: the next sign of life comes within so many seconds."""
         time = f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1e6)}"
-        self._order(do.Notify((time, f"STATUS={status.sentence(self)}")))
+        self._order(do.Notify((time, f"STATUS={status.told(self)}")))
 
     def announce_up(self, result: str = "") -> None:
         """Say READY, also when a reload failed: else a unit hangs in "reloading" for ever (systemd#37515)."""
-        after = f"; {result}" if result else ""
-        self._order(do.Notify(("READY=1", f"STATUS={status.sentence(self)}{after}")))
+        self.result = result
+        self._order(do.Notify(("READY=1", f"STATUS={status.told(self)}")))
 
     # ── small words ─────────────────────────────────────────────────────────────────────────────
 

@@ -38,6 +38,11 @@ def sentence(records: Records) -> str:
     return ", ".join(parts) or "starting"
 
 
+def told(records: Records) -> str:
+    """Say the same to the manager above (STATUS, sd_notify(3)), and why the last reload failed, until one does not."""
+    return f"{sentence(records)}; {records.result}" if records.result else sentence(records)
+
+
 def is_ready(records: Records) -> bool:
     """Say whether clients should come: a committed worker is up, nothing drains, and no required check fails."""
     current = records.current

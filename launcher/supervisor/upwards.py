@@ -14,12 +14,13 @@ from launcher.lean_posix import socket
 
 RETRY = 0.1  # seconds; nobody tells when another's queue has room (unix(7))
 _BEHIND = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+_STATUS = "STATUS="
 
 
 class Upwards:
     """The way to systemd, or whatever stands for it; nothing is sent if nobody asked for it."""
 
-    __slots__ = ("_address", "_retry_at", "_socket", "_unsent", "_watchdog", "_watchdog_at")
+    __slots__ = ("_address", "_retry_at", "_shown", "_socket", "_unsent", "_watchdog", "_watchdog_at")
 
     def __init__(self, address: str, watchdog: float) -> None:
         """Take an address as in $NOTIFY_SOCKET; `watchdog` is in seconds, 0 if nobody waits for a sign of life."""
@@ -33,6 +34,7 @@ class Upwards:
         self._watchdog_at: float | None = None  # monotonic seconds: the next sign of life
         self._unsent: dict[str, str] = {}  # by the first variable, oldest first: the last of each is what is true
         self._retry_at: float | None = None
+        self._shown = ""  # STATUS
 
     def tell(self, lines: tuple[str, ...]) -> None:
         """Send one datagram; RELOADING gets the time that it needs to be believed."""
@@ -43,10 +45,16 @@ class Upwards:
             lines = (*lines, f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         if "READY=1" in lines and self._watchdog and self._watchdog_at is None:
             self._watchdog_at = time.monotonic()
+        self._shown = next((line[len(_STATUS) :] for line in lines if line.startswith(_STATUS)), self._shown)
         name = lines[0].partition("=")[0]
         self._unsent.pop(name, None)
         self._unsent[name] = "\n".join(line.replace("\n", " ") for line in lines)
         self._flush(self._socket)
+
+    def show(self, text: str) -> None:
+        """Have `systemctl status` show this, unless it does."""
+        if self._socket is not None and text != self._shown:
+            self.tell((_STATUS + text,))
 
     def watch(self) -> None:
         """Give the sign of life if it is due, and say what could not be said before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -53,6 +54,14 @@ class Recorder:
         """Return the order of the four words that change a unit's state."""
         states = ("READY", "RELOADING", "STOPPING")
         return [state for _, fields, _ in self.messages for state in states if state in fields]
+
+    def statuses(self, since: int = 0) -> list[str]:
+        """Return what `systemctl status` had to show, from that message on."""
+        return [fields["STATUS"] for _, fields, _ in self.messages[since:] if "STATUS" in fields]
+
+    def status(self) -> str:
+        """Return what it shows now."""
+        return self.statuses()[-1]
 
     def close(self) -> None:
         """Stop recording."""
@@ -107,6 +116,28 @@ def test_reloading_carries_a_fresh_time(
     stamp = int(recorder.wait_for("RELOADING")["MONOTONIC_USEC"])
 
     assert before <= stamp <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def test_the_status_stays_true(start: Callable[..., Running], hello: Callable[..., Path], recorder: Recorder) -> None:
+    """When the old ones are gone and when a worker dies, too; why a reload failed stays until one does not."""
+    hello()
+    running = begin(start, recorder)
+    hello(2)
+    running.reload()
+    until(lambda: recorder.status() == "generation 2 serving 2/2", "nobody drains")
+    hello(3, "raise ValueError('half deployed')")
+    running.reload()
+    kept = "; generation 3 rejected: "
+    until(lambda: kept in recorder.status(), "why it failed")
+    seen = len(recorder.messages)
+    os.kill(next(iter(running.workers())), signal.SIGKILL)
+    until(lambda: any("serving 1/2" in shown and kept in shown for shown in recorder.statuses(seen)), "one is lost")
+    until(lambda: recorder.status().startswith(f"generation 2 serving 2/2{kept}"), "and replaced")
+    hello(4)
+    running.reload()
+    until(lambda: recorder.status() == "generation 4 serving 2/2", "the failure is history")
+
+    assert running.stop() == 0
 
 
 def test_a_failed_start_is_never_ready(

@@ -92,3 +92,12 @@ def test_nobody_waits_for_a_manager_that_is_gone(above: socket.socket, upwards: 
     upwards.tell(("READY=1",))
 
     assert upwards.deadline() is None
+
+
+def test_what_is_shown_is_said_once(above: socket.socket, upwards: Upwards) -> None:
+    """Neither twice, nor if another word had it."""
+    upwards.tell(("READY=1", "STATUS=serving 2/2, 1 draining"))
+    for text in ("serving 2/2, 1 draining", "serving 2/2", "serving 2/2"):
+        upwards.show(text)
+
+    assert read(above) == [{"READY": "1", "STATUS": "serving 2/2, 1 draining"}, {"STATUS": "serving 2/2"}]

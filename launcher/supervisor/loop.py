@@ -108,6 +108,7 @@ class Loop:
         self._turn([on.Tick()])
         while self._hands.exit_code is None:
             self._turn(self._wait() or [on.Tick()])
+        self._show()  # the last word: nobody drains any more
         self._end_observer()
         return self._hands.exit_code
 

@@ -138,6 +138,7 @@ def test_the_status_stays_true(start: Callable[..., Running], hello: Callable[..
     until(lambda: recorder.status() == "generation 4 serving 2/2", "the failure is history")
 
     assert running.stop() == 0
+    until(lambda: recorder.status().startswith("over"), "nobody drains any more")
 
 
 def test_a_failed_start_is_never_ready(

@@ -159,7 +159,7 @@ class Hands:
             os.close(listener.fd)
 
     def _signal_group(self, order: do.SignalGroup) -> list[on.Event]:
-        if order.signal == signal.SIGCONT and self.handoff.command:
+        if order.signal == signal.SIGCONT and self.handoff.command and terminal.is_wanted_at_once():
             terminal.hand_to(order.pgid)  # first: it may read at once
         try:
             os.killpg(order.pgid, order.signal)

@@ -116,7 +116,7 @@ class Command:
             self._is_stopped_by_us = False
         if sent == 0:
             return
-        if number == signal.SIGCONT:
+        if number == signal.SIGCONT and terminal.is_wanted_at_once():
             terminal.hand_to(self._pid)  # first: it may read at once
         self._send(sent)
         if number in terminal.STOPS:

@@ -38,7 +38,7 @@ def start(handoff: Handoff, environment: int, notify_address: str, outputs: list
         OSError: it cannot be had.
     """
     supervisor = os.getpid()
-    is_in_foreground = handoff.workers == 1 and terminal.is_ours()
+    is_in_foreground = handoff.workers == 1 and terminal.is_wanted_at_once() and terminal.is_ours()
 
     def become() -> NoReturn:
         execution.die_with(supervisor)

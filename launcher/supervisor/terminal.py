@@ -11,15 +11,29 @@ import os
 
 from launcher.lean_posix import signal
 
-STDIN = 0
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STDIN, STDOUT = 0, 1
+_OURS = "/dev/tty"  # tty(4): the controlling terminal, wherever stdin leads to
 WANTS = (signal.SIGTTIN, signal.SIGTTOU)  # it would read, or write, and is not in the foreground
 STOPS = (signal.SIGTSTP, *WANTS)
 
 
+def is_wanted_at_once() -> bool:
+    """
+    Say whether a command is to have the foreground before it asks: what it reads and writes is the terminal.
+
+    Else it may be one of a pipeline, and who is before or behind it there has the same right: `… | less`.
+    """
+    return os.isatty(STDIN) and os.isatty(STDOUT)
+
+
 def foreground() -> int:
-    """Return the foreground group of the terminal at stdin; 0 if that is no terminal, or not our controlling one."""
+    """Return the foreground group of our controlling terminal; 0 if we have none."""
     try:
-        return os.tcgetpgrp(STDIN)
+        return _at_terminal(os.tcgetpgrp)
     except OSError:
         return 0
 
@@ -103,9 +117,20 @@ def _set(group: int) -> bool:
     # From the background it raises SIGTTOU, or fails in an orphaned group, unless that is blocked (tcsetpgrp(3)).
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
     try:
-        os.tcsetpgrp(STDIN, group)
+        _at_terminal(lambda fd: os.tcsetpgrp(fd, group))
     except OSError:
         return False  # hung up meanwhile, or the group is over
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return True
+
+
+def _at_terminal(ask: Callable[[int], int | None]) -> int:
+    try:
+        fd = os.open(_OURS, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return ask(STDIN) or 0  # there is no such file, or no such terminal
+    try:
+        return ask(fd) or 0
+    finally:
+        os.close(fd)

@@ -111,6 +111,29 @@ def _given_back(world: World) -> object:
     return world.end()
 
 
+def _before_another(world: World) -> object:
+    """Return what the second of a pipeline has of the terminal while the first runs below the init."""
+    first = (*world.words, *world.inside("os.write(1, b'x'); idle()"))
+    _piped(world, first, world.inside("os.read(0, 1); say('terminal', terminal())"))
+    return world.hear("terminal")[0]
+
+
+def _behind_another(world: World) -> object:
+    """Return what the second of a pipeline, below the init, reads from the terminal."""
+    code = "tty = os.open('/dev/tty', os.O_RDWR); say('asks'); say('typed', os.read(tty, 9).decode())"
+    terminal = _piped(world, ("true",), (*world.words, *world.inside(code)))
+    world.hear("asks")
+    terminal.type("9\n")
+    return world.hear("typed")[0]
+
+
+def _piped(world: World, *commands: tuple[object, ...]) -> Terminal:
+    terminal = Terminal(world)
+    terminal.shell()
+    terminal.type(" | ".join(shlex.join(map(str, words)) for words in commands) + "\n")
+    return terminal
+
+
 def _typed(world: World, terminal: Terminal, code: str, more: str = "") -> int:
     """Start the init by typing, below a shell; return its PID."""
     shell = terminal.foreground()
@@ -141,6 +164,25 @@ ROWS = (
         _in_the_background,
         seen=True,
         differs={"tini": Differs("takes it", seen=False)},
+    ),
+    Row(
+        "Before a pager, which keeps the terminal: `… | less`",
+        TRANSPARENT,
+        _before_another,
+        [True, True],
+        differs={"tini": Differs("takes it, and the pager is stopped when it reads", [True, False])},
+    ),
+    Row(
+        "As a pager, which gets the terminal when it asks: `cat file | …`",
+        TRANSPARENT,
+        _behind_another,
+        "9\n",
+        tini="",
+        dumb_init="",
+        differs={
+            "tini": Differs("never gives it, and the pager is stopped for good"),
+            "dumb-init": Differs("its session has no terminal"),
+        },
     ),
     Row(
         "The terminal is given back at the end",

@@ -62,6 +62,17 @@ def test_what_is_said_stands_above_the_platforms_variables(
     assert running.stop() == 0
 
 
+def test_an_empty_variable_of_the_platform_is_none(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """Compose files write WEB_CONCURRENCY=${WORKERS:-}; gunicorn cannot even be imported then."""
+    app(APP)
+    running = start("--check-config", "--bind", "127.0.0.1:0", "app:wsgi", env={"WEB_CONCURRENCY": ""})
+    assert running.wait() == 0, running.text()
+    running = start("--bind", "127.0.0.1:0", "app:wsgi", env={"WEB_CONCURRENCY": ""})
+
+    assert running.wait_for(event="committed")["workers"] == "1/1"
+    assert running.stop() == 0
+
+
 @pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("PORT", "70000"), ("WEB_CONCURRENCY", "auto")])
 def test_a_bad_variable_of_the_platform_is_exit_78(
     name: str, value: str, start: Callable[..., Running], app: Callable[..., Path]

@@ -126,7 +126,7 @@ def prepare(
     workers(os.environ)  # gunicorn reads it when it is imported
     options = [Option.parse(text) for text in texts]
     library = _choose(interface, [option for option in options if option.name == CHOICE])
-    server = importlib.import_module(f"{__name__}.{library.module}")
+    server = _imported(library)
     options = [option for option in options if option.name != CHOICE]
     wrong = [*_unknown(library, server, options), *_impossible(library, ingress)]
     if wrong:
@@ -151,6 +151,18 @@ def require_heartbeats(stall_timeout: float) -> None:
     if 0 < stall_timeout < LEAST_STALL:
         reason = f"{stall_timeout:g}s is too short for a web server, which gives its heartbeat once a second"
         raise UsageError(Problem("--stall-timeout", reason, f"Write {LEAST_STALL:g}s or more"))
+
+
+def _imported(library: Library) -> ModuleType:
+    """Import the module that drives a library; gunicorn reads $WEB_CONCURRENCY then, and fails at an empty one."""
+    is_empty = os.environ.get("WEB_CONCURRENCY") == ""
+    if is_empty:
+        del os.environ["WEB_CONCURRENCY"]
+    try:
+        return importlib.import_module(f"{__name__}.{library.module}")
+    finally:
+        if is_empty:
+            os.environ["WEB_CONCURRENCY"] = ""
 
 
 def _behind_proxies(app: App, interface: str, ingress: Ingress) -> tuple[App, Front]:

@@ -269,3 +269,26 @@ def test_a_wrong_option_is_one_sentence(
     assert running.wait() == 2
     assert sentence in running.text()
     assert "Traceback" not in running.text()
+
+
+FAILING = """
+from flask import Flask
+app = Flask(__name__)
+@app.get("/")
+def fail():
+    raise LookupError("no such book")
+"""
+
+
+@pytest.mark.parametrize("name", ["gunicorn", "waitress"])
+def test_what_flask_says_of_a_failed_request_is_in_the_log(
+    name: str, start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """Its handler writes to `wsgi.errors` of the request, which a library may have led to nowhere."""
+    app(FAILING)
+    running = start("--bind", "127.0.0.1:0", *SERVERS[name][:-1], "app:app")
+    running.wait_for(event="committed")
+
+    assert "Internal Server Error" in running.ask()
+    running.wait_for("LookupError: no such book")
+    assert running.stop() == 0

@@ -12,6 +12,7 @@ import logging
 import os
 import selectors
 import socket
+import sys
 import time
 from functools import partial
 
@@ -97,6 +98,9 @@ class _Application:
         """Return it."""
 
         def tell(environ: dict[str, Any], start_response: Any) -> object:
+            # gunicorn's own goes to the files of its error log, of which there are none: Flask's handler writes there.
+            environ["wsgi.errors"] = sys.stderr
+
             def start(*words: object) -> object:
                 if self.is_draining:
                     start_response.__self__.force_close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import selectors
 import socket
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +34,7 @@ def test_the_options_are_there(name: str) -> None:
         ("run", []),
         ("wait_for_and_dispatch_events", ["timeout"]),
         ("set_accept_enabled", ["enabled"]),
+        ("_cap_keepalive", ["deadline"]),
         ("handle", ["conn"]),
     ],
 )
@@ -66,6 +68,18 @@ def test_the_loop_ends_when_alive_is_false_and_then_lingers() -> None:
     for step in steps:
         position = source.index(step, position) + 1
     assert 1 <= gthread.STOP_KEEPALIVE_LINGER <= 5
+
+
+def test_a_worker_that_leaves_waits_no_longer_for_who_never_said_anything() -> None:
+    """Balancers open connections ahead; with a long keep-alive time one of them kept a worker until it was killed."""
+    source = inspect.getsource(gthread.ThreadWorker)
+    assert "conn.timeout = time.monotonic() + self.cfg.keepalive\n                self.pending_conns.append" in source
+    worker = driver._Server.__new__(driver._Server)
+    kept, silent = SimpleNamespace(timeout=75.0), SimpleNamespace(timeout=76.0)
+    worker.keepalived_conns, worker.pending_conns = deque([kept]), deque([silent])
+    worker._cap_keepalive(2.0)
+
+    assert (kept.timeout, silent.timeout) == (2.0, 2.0)
 
 
 def test_a_close_is_asked_for_with_false_and_waits_for_nobody() -> None:

@@ -186,6 +186,12 @@ class _Server(ThreadWorker):  # type: ignore[misc]
                 listener.close()
             self.ours.stopped_accepting()
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Close what idles by then, that which never said anything included: gunicorn gives it the keep-alive time."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def handle(self, conn: Any) -> object:
         """Answer one request in a thread of the pool; a close that follows waits for nobody."""
         again: object = self._introduce(conn)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import shutil
 import signal
+import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from launcher.appconfig.secret_files import Files
 from launcher.handoff import Ingress
+from launcher.proxy import Policy
 from launcher.runtime import tls
+from launcher.runtime.servers import proxied, refusals
 from tests.processes.running import title, until
 from tests.web.certificates import Authority, Pair
 from tests.web.seeing import BALANCER, SEEN, Seen, ask, connect, v1
@@ -179,6 +185,41 @@ def read(connection: ssl.SSLSocket | object) -> bytes:
     while piece := connection.recv(65536):  # type: ignore[union-attr]
         answer += piece
     return answer
+
+
+class _Protocol(asyncio.Protocol):
+    """What uvicorn would make of the connection."""
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_handshake_that_does_not_begin_holds_no_worker(
+    loop: Callable[[], asyncio.AbstractEventLoop], authority: Authority
+) -> None:
+    """Behind a PROXY header its connection is not uvicorn's yet, and it would have a minute: more than a drain has."""
+    pair = authority.issue("web")
+    context = tls.make(Ingress(tls_cert=str(pair.cert), tls_key=str(pair.key)), Files()).context
+    waiting: set[Any] = set()
+    told = refusals.Refusals(logging.getLogger())
+    terms = proxied.Terms(Policy.read("", "v1", "127.0.0.1"), _Protocol, context, waiting, told)
+
+    async def look() -> None:
+        sock = socket.create_server(("127.0.0.1", 0))
+        sock.setblocking(False)
+        listener = proxied.Listener(sock, terms)
+        reader, writer = await asyncio.open_connection(*sock.getsockname())
+        writer.write(v1())
+        while not any(one._task for one in waiting):  # noqa: ASYNC110  there is no event for it
+            await asyncio.sleep(0.01)
+        (newcomer,) = waiting
+        newcomer.shutdown()
+        assert await reader.read() == b""
+        await asyncio.gather(newcomer._task, return_exceptions=True)
+        assert not waiting
+        writer.close()
+        listener.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(asyncio.wait_for(look(), 30))
 
 
 @pytest.mark.parametrize("name", WITH_TLS)

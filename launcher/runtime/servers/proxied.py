@@ -95,7 +95,9 @@ class _Newcomer:
 
     def shutdown(self) -> None:
         """Give up: the server ends."""
-        if not self._task:
+        if self._task:
+            self._task.cancel()  # within a TLS handshake, for which a client has a minute
+        else:
             self._stop_reading()
             self._leave()
 
@@ -115,6 +117,8 @@ class _Newcomer:
         if header:
             self._stop_reading()
             self._task = self._loop.create_task(self._hand_over(header.source))
+            # Not in the task itself, which may be cancelled before it begins.
+            self._task.add_done_callback(lambda _: self._terms.waiting.discard(self))
 
     def _refuse(self, reason: str) -> None:
         self._terms.refusals.tell(proxy.RefusedError(f"{self._peer} sent {reason}"))
@@ -140,8 +144,6 @@ class _Newcomer:
             await self._loop.connect_accepted_socket(make, self._connection, ssl=terms.tls)
         except OSError:
             self._connection.close()  # the client has gone, or speaks no TLS
-        finally:
-            terms.waiting.discard(self)
 
 
 def _introduced(protocol: Any, client: tuple[str, int]) -> Any:

@@ -8,6 +8,7 @@ import pytest
 from waitress import server, wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer
 from waitress.task import Task, WSGITask
 
@@ -26,8 +27,11 @@ def test_what_is_used_is_there() -> None:
     assert BaseWSGIServer.channel_class is HTTPChannel
     assert HTTPChannel.task_class is WSGITask
     assert 'self.request.headers.get("CONNECTION", "")' in inspect.getsource(Task.build_response_header)
-    for name in ("requests", "total_outbufs_len", "last_activity", "will_close"):
-        assert name in inspect.getsource(HTTPChannel)
+    for name in ("request", "requests", "total_outbufs_len", "last_activity", "will_close"):
+        assert f"self.{name} = " in inspect.getsource(HTTPChannel) or f"\n    {name} = " in inspect.getsource(
+            HTTPChannel
+        )
+    assert HTTPRequestParser.headers_finished is False
     for name in ("active_channels", "task_dispatcher", "accepting"):
         assert name in inspect.getsource(BaseWSGIServer)
     assert "clear_untrusted_proxy_headers" in dir(Adjustments)  # or it takes forwarding headers away

@@ -117,6 +117,25 @@ def test_who_is_in_flight_is_told_to_close(
     assert running.stop() == 0
 
 
+@pytest.mark.slow
+def test_a_body_that_is_being_sent_is_in_flight(
+    start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]
+) -> None:
+    """A client that pauses for longer than an idle connection may linger; waitress has no request yet then."""
+    app(APP)
+    running = start("--bind", "127.0.0.1:0", *SERVERS["waitress"])
+    running.wait_for(event="committed")
+    sending, idle = client(running), client(running)
+    sending.socket.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345")
+    assert "version 1" in idle.ask()
+    running.send(signal.SIGTERM)
+    assert idle.read() == ""  # the linger is over
+    sending.socket.sendall(b"67890")
+
+    assert "version 1" in sending.read()
+    assert running.wait() == 0
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_during_the_drain_delay_clients_are_told_and_new_ones_accepted(
     name: str, start: Callable[..., Running], app: Callable[..., Path], client: Callable[[Running], Client]

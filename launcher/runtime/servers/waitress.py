@@ -139,8 +139,13 @@ class _Serving:
         began_at = time.time()  # which is what channels look at
         while channels := [c for server in servers for c in server.active_channels.values()]:
             for channel in channels:
-                is_idle = not (channel.requests or channel.total_outbufs_len)
-                if is_idle and time.time() > max(began_at, channel.last_activity) + draining.LINGER:
+                if _is_idle(channel) and time.time() > max(began_at, channel.last_activity) + draining.LINGER:
                     channel.will_close = True
             self._turn(_GLANCE)
         servers[0].task_dispatcher.shutdown()
+
+
+def _is_idle(channel: HTTPChannel) -> bool:
+    """Say whether nobody waits for an answer there; a body that is still being sent is a request in flight."""
+    is_sending = channel.request is not None and channel.request.headers_finished
+    return not (is_sending or channel.requests or channel.total_outbufs_len)

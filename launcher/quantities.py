@@ -182,9 +182,11 @@ def _better_target(module: str, colon: str, attribute: str) -> str:
         advice = "Name the module as `import` does, not its file"
         return f"{advice}: {better}" if _is_dotted(dotted) else advice
     if attribute.endswith(")"):
-        return "Name the callable without parentheses"
+        return "Name the callable without parentheses, and if it makes the application, add --factory"
     if not colon and _is_dotted(module):
-        return f"Say what in the module is to be run, for example {module}:main"
+        # What gunicorn takes if nothing is said, and Django makes.
+        name = "application" if module.rpartition(".")[2] in ("wsgi", "asgi") else "main"
+        return f"Say what in the module is to be run, for example {module}:{name}"
     return "Write it like shop.web:main"
 
 

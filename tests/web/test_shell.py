@@ -40,11 +40,15 @@ def live(
     if gate:
         shell.gate = gate
 
+    async def send(message: Message) -> None:
+        assert message["type"].startswith("lifespan.")  # as uvicorn
+        await server.send(message)
+
     async def run() -> None:
         server.inbox.put_nowait({"type": "lifespan.startup"})
         if gate is not closed_gate:  # a server that never started does not shut down
             server.inbox.put_nowait({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(_awaited(shell({"type": "lifespan"}, server.inbox.get, server.send)), 30)
+        await asyncio.wait_for(_awaited(shell({"type": "lifespan"}, server.inbox.get, send)), 30)
 
     asyncio.run(run())
     return shell, server
@@ -94,7 +98,13 @@ async def _takes_and_returns(scope: Message, receive: Any, send: Any) -> None:
     await receive()
 
 
-@pytest.mark.parametrize("app", [_raises_at_once, _returns_at_once, _takes_and_returns])
+async def _reads_a_body_and_answers(scope: Message, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+@pytest.mark.parametrize("app", [_raises_at_once, _returns_at_once, _takes_and_returns, _reads_a_body_and_answers])
 def test_an_app_without_lifespan_is_gated_too(app: Callable[..., Awaitable[None]]) -> None:
     """Not to know the protocol is no failure."""
     gates = []

@@ -93,8 +93,8 @@ class Shell:
             if life.is_started:
                 raise
             # What the specification asks for: an exception means that the app has no lifespan.  But one that took
-            # the event and then failed has one, and its startup is no success.
-            if life.has_received:
+            # the event and then failed has one, and its startup is no success; unless it took it for a request.
+            if life.has_received and not life.is_misunderstood:
                 self.failure = error
         if self.failure or self.is_turned_away:
             await send({"type": "lifespan.startup.failed", "message": ""})
@@ -157,6 +157,7 @@ class _Life:
         self._send = send
         self.has_received = False
         self.is_started = False
+        self.is_misunderstood = False
 
     async def receive(self) -> Message:
         if self._shell.is_turned_away:
@@ -167,6 +168,8 @@ class _Life:
     async def send(self, message: Message) -> None:
         if self._shell.is_turned_away:
             return
+        if not message["type"].startswith("lifespan."):
+            self.is_misunderstood = True  # and the server refuses it
         if message["type"] == "lifespan.startup.failed":
             self._shell.failure = LifespanError(message.get("message", "") or "the application's startup failed")
             return

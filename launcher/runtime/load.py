@@ -172,12 +172,17 @@ class _Parameter(NamedTuple):
 
 
 def _examine(target: str, function: Callable[..., Any], interface: str) -> Target:
-    if interface in (WSGI, ASGI):
-        return Target(function, "", is_async=False, interface=interface)
     try:
         parameters, is_async = _read_plainly(function) or _inspect(function)
     except (TypeError, ValueError):
-        return Target(function, "", is_async=False)  # written in C: nothing is known, nothing is passed
+        # Written in C: nothing is known, nothing is passed.
+        return Target(function, "", is_async=False, interface=CALLABLE if interface == AUTO else interface)
+    if [p.name for p in parameters if p.is_needed] == _OF_ASGI[:1] and interface in (AUTO, ASGI):
+        reason = "takes a scope alone, as applications of ASGI 2 did, which are not served"
+        remedy = "Update it, or wrap it in guarantee_single_callable() of asgiref.compatibility"
+        raise TargetError(Problem(target, reason, remedy))
+    if interface in (WSGI, ASGI):
+        return Target(function, "", is_async=False, interface=interface)
     taking = next((p.name for p in parameters if _is_worker(p.annotation)), "")
     config = _config_parameter(function)
     needed = [p for p in parameters if p.is_needed and p.name not in (taking, config)]

@@ -30,6 +30,9 @@ class WsgiClass:
 async def asgi(scope, receive, send): ...
 async def asgi_with_other_names(s, r, w): ...
 def asgi_not_async(scope, receive, send): ...
+class Asgi2:
+    def __init__(self, scope): ...
+    async def __call__(self, receive, send): ...
 class Asgi:
     async def __call__(self, scope, receive, send): ...
 wsgi_instance, asgi_instance = Wsgi(), Asgi()
@@ -92,6 +95,13 @@ def test_what_cannot_be_filled_is_no_application_either(module: str, name: str) 
 def test_what_is_said_is_not_looked_at(module: str, interface: str) -> None:
     """`--interface` stands above the signature, as for `def app(*args)`."""
     assert load(f"{module}:anything", interface).interface == interface
+
+
+@pytest.mark.parametrize("interface", ["auto", "asgi"])
+def test_an_application_of_asgi_2_is_told_so(module: str, interface: str) -> None:
+    """With uvicorn it is wrapped; here it would have answered each request with 500."""
+    with pytest.raises(LauncherError, match=r"of ASGI 2 .*guarantee_single_callable"):
+        load(f"{module}:Asgi2", interface)
 
 
 def test_callable_is_never_an_application(module: str) -> None:

@@ -227,13 +227,22 @@ def _call(prepared: Prepared, worker: Worker[Any], link: Link) -> int:
         records.report(error)
         _tell(link, error)
         return 1
+    if callable(result) and not target.worker_parameter:
+        reason = f"the target returned what can be called ({type(result).__name__}): to run that, add --factory"
+        print(reason, file=sys.stderr, flush=True)
+        _say_why(link, reason, "")
+        return 1
     return result if isinstance(result, int) else 0
 
 
 def _tell(link: Link, error: BaseException) -> None:
     """Say why this process ends: a reload may be rejected for it, and somebody waits for the result."""
+    _say_why(link, *records.told(error))
+
+
+def _say_why(link: Link, reason: str, detail: str) -> None:
     try:
-        link.say("raised", **_told(*records.told(error)))
+        link.say("raised", **_told(reason, detail))
     except RuntimeError:
         pass  # the app has closed the channel
 

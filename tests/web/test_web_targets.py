@@ -250,6 +250,15 @@ def test_a_factory_makes_the_application_once(start: Callable[..., Running], app
     assert running.stop() == 0
 
 
+def test_a_factory_without_the_flag_is_told_of_it(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """It is called like any target, returns an application, and ends: no success."""
+    app(APP)
+    running = start("app:make")
+
+    assert running.wait() == 70
+    assert "the target returned what can be called (function): to run that, add --factory" in running.text()
+
+
 def test_an_option_goes_to_the_server(start: Callable[..., Running], app: Callable[..., Path]) -> None:
     """Under the library's own name: one that can be seen from outside."""
     app(APP)

@@ -37,7 +37,7 @@ _FAMILIES = (x_forwarded.PREFIX, x_forwarded.REAL_IP, forwarded.NAME)
 _IN_ENVIRON = tuple("HTTP_" + name.upper().replace("-", "_") for name in _FAMILIES)
 _IN_SCOPE = (b"x-", b"x_", b"forwarded")  # a quick look before a thorough one
 
-_ADDRESSED = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "HTTP_HOST")
+_ADDRESSED = ("REMOTE_ADDR", "REMOTE_HOST", "REMOTE_PORT", "wsgi.url_scheme", "HTTP_HOST")
 
 
 class Wsgi:
@@ -92,6 +92,8 @@ def _correct(environ: dict[str, Any], policy: Policy) -> None:
     after: dict[str, Any] = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in seen.headers}
     if seen.client:
         after["REMOTE_ADDR"] = seen.client.host
+        if "REMOTE_HOST" in environ:  # of waitress: the proxy's address again, since nobody looks up its name
+            after["REMOTE_HOST"] = seen.client.host
         after["REMOTE_PORT"] = str(seen.client.port) if seen.client.port else None
     if seen.scheme:
         after["wsgi.url_scheme"] = "https" if SCHEMES[seen.scheme] else "http"

@@ -65,6 +65,15 @@ def test_a_proxys_port_is_not_the_clients() -> None:
     assert asgi(X, headers)["client"] == ("203.0.113.9", 0)
 
 
+def test_a_proxys_host_is_not_the_clients() -> None:
+    """RFC 3875 §4.1.9: a name, or else the address; a server that has neither gets none."""
+    headers = [("X-Forwarded-For", "203.0.113.9")]
+
+    assert wsgi(X, headers, REMOTE_HOST=PEER)["REMOTE_HOST"] == "203.0.113.9"
+    assert wsgi(X, headers, REMOTE_HOST=PEER)[ORIGINAL]["REMOTE_HOST"] == PEER
+    assert "REMOTE_HOST" not in wsgi(X, headers)
+
+
 def test_nothing_is_touched_while_it_is_off() -> None:
     """The headers are the app's own business then."""
     off = Policy.read("off", "", "")

@@ -320,3 +320,20 @@ def test_what_flask_says_of_a_failed_request_is_in_the_log(
     assert "Internal Server Error" in running.ask()
     running.wait_for("LookupError: no such book")
     assert running.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["gunicorn", "waitress"])
+def test_applications_are_told_that_there_are_other_processes(
+    name: str, start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """What keeps state in memory, such as a debugger in the page, looks at it (PEP 3333)."""
+    app("""
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [str(environ["wsgi.multiprocess"]).encode()]
+""")
+    running = start("--bind", "127.0.0.1:0", *SERVERS[name][:-1], "app:app")
+    running.wait_for(event="committed")
+
+    assert "True" in running.ask()
+    assert running.stop() == 0

@@ -100,6 +100,7 @@ class _Application:
         def tell(environ: dict[str, Any], start_response: Any) -> object:
             # gunicorn's own goes to the files of its error log, of which there are none: Flask's handler writes there.
             environ["wsgi.errors"] = sys.stderr
+            environ["wsgi.multiprocess"] = True  # if only while a reload replaces the one worker
 
             def start(*words: object) -> object:
                 if self.is_draining:

@@ -110,6 +110,7 @@ class _Serving:
             def get_environment(self) -> dict[str, Any]:
                 """Tell a peer on a unix socket by an empty address, as other servers do; waitress has `localhost`."""
                 environ: dict[str, Any] = super().get_environment()
+                environ["wsgi.multiprocess"] = True  # which waitress by itself never is
                 if self.channel.addr[1] is None:
                     environ |= {"REMOTE_ADDR": "", "REMOTE_HOST": "", "REMOTE_PORT": ""}
                 return environ

@@ -91,3 +91,11 @@ def test_the_pins_are_those_of_the_extras() -> None:
         library = servers.LIBRARIES[interface][0]
         pin = f"{library.name}>={servers._dotted(library.least)},<{servers._dotted(library.below)}"
         assert pin in extras["optional-dependencies"][extra]
+
+
+def test_a_variable_that_the_library_does_not_take_is_told_from_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORWARDED_ALLOW_IPS is read when gunicorn is imported, though nothing follows from it here."""
+    monkeypatch.setattr("gunicorn.config.ForwardedAllowIPS.default", "nginx")
+
+    with pytest.raises(LauncherError, match="the environment of gunicorn: gunicorn does not take it: 'nginx'"):
+        servers.prepare(app, "wsgi", ())

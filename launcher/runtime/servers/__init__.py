@@ -136,7 +136,7 @@ def prepare(
         serve: Serve = server.prepare(app, {option.name: option.value for option in options}, front._replace(tls=tls))
     except (ValueError, TypeError, ImportError) as error:
         # Only the library can tell which of its options it did not like.
-        called = ", ".join(option.called for option in options)
+        called = ", ".join(option.called for option in options) or f"the environment of {library.name}"
         raise UsageError(Problem(called, f"{library.name} does not take it: {error}")) from error
     return serve
 

@@ -12,7 +12,7 @@ import os
 from time import time
 
 from launcher.logs import formats
-from launcher.logs.batch import INNER_NEWLINE, SEVERITIES, Batch
+from launcher.logs.batch import INNER_NEWLINE, RECORD, SEVERITIES, Batch
 from launcher.logs.stdout import newlines
 from launcher.observer.sorting import Sorting
 from launcher.observer.whole_lines import WholeLines
@@ -50,7 +50,7 @@ class Capture:
         self._fd = fd
         self._took = took
         self._sorting = Sorting(stream, form, mark)
-        self._lines = WholeLines(remember=stream == "stderr")
+        self._lines = WholeLines(remember=stream == "stderr", head=f"{RECORD}{mark}".encode() if mark else b"")
         self._read_at = 0.0
         self._owed = 0  # newlines that no batch stands for yet
 

@@ -12,6 +12,7 @@ from launcher.lean import NamedTuple
 from launcher.logs import formats, raw
 from launcher.logs.batch import RECORD, SEVERITIES
 from launcher.observer import tracebacks
+from launcher.observer.whole_lines import heads_first
 
 TYPE_CHECKING = False
 
@@ -59,7 +60,7 @@ class Sorting:
                 severity = self._severity(heads.pop())
                 if not heads and severity >= 0 and not self._is_cut(lines):
                     return [Written(severity, raw.finished(rows, size + 1, self._form, severity), 0)]
-            rows = self._heads_first(lines)[:-1].split(b"\n")
+            rows = heads_first(lines, self._head)[:-1].split(b"\n")
         return list(self._one_by_one(rows, source))
 
     def partial(self, text: bytes, source: Source) -> list[Written]:
@@ -94,11 +95,6 @@ class Sorting:
             return text
         first, *others = text.split(self._head)
         return first + b"".join(other[1:] for other in others)
-
-    def _heads_first(self, lines: bytes) -> bytes:
-        """Begin a line where a finished record begins: something may have been printed before it without a newline."""
-        broken = lines.replace(self._head, b"\n" + self._head).replace(b"\n\n" + self._head, b"\n" + self._head)
-        return broken[1:] if lines.startswith(self._head) else broken
 
     def _one_by_one(self, rows: list[bytes], source: Source) -> Iterator[Written]:
         like: tuple[int, bool] | None = None  # severity, is a finished record

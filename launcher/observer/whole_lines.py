@@ -18,9 +18,14 @@ _LONGEST_CHARACTER = 4
 class WholeLines:
     """One stream of bytes as lines; what is longer than `LONGEST` is cut and marked."""
 
-    def __init__(self, *, remember: bool) -> None:
-        """Start at the beginning of a line; with `remember`, keep the last words."""
+    def __init__(self, *, remember: bool, head: bytes = b"") -> None:
+        """
+        Start at the beginning of a line; with `remember`, keep the last words.
+
+        `head` begins a finished record; no newline needs to stand before it.
+        """
         self.partial = b""  # a line without its end
+        self._head = head
         self._remember = remember
         self._words = b""
         self._is_skipping = False  # the rest of a line that was cut
@@ -29,17 +34,17 @@ class WholeLines:
     def add(self, piece: bytes) -> bytes:
         """Return the lines that are whole now; `piece` is not longer than `LONGEST`."""
         if self._is_skipping:
-            _, newline, piece = piece.partition(b"\n")
-            self._is_skipping = not newline
+            piece, self.partial = self._after_the_cut(self.partial + piece), b""
         data = self.partial + piece if self.partial else piece
         head = b""
         # Only the first line can be too long: a piece alone is not.
         if len(data) > LONGEST:
+            data = self._parted(data)
             first = data.find(b"\n")
             if first < 0 or first > LONGEST:
                 head = _cut(data)
                 self._is_skipping = first < 0
-                data = data[first + 1 :] if first >= 0 else b""
+                data = data[first + 1 :] if first >= 0 else self._begun(data)
         end = data.rfind(b"\n") + 1
         self.partial = data[end:]
         whole = head + data[:end]
@@ -64,10 +69,35 @@ class WholeLines:
         start = max(len(words) - _WORDS, 0)
         return words[words.find(b"\n", start - 1, -1) + 1 if start else 0 :][-_WORDS:]
 
+    def _after_the_cut(self, data: bytes) -> bytes:
+        """Return what comes after the line that was cut; a finished record does, without a newline before it."""
+        if self._head and data.startswith(self._head):
+            self._is_skipping = False
+            return data
+        data = self._parted(data)
+        _, newline, rest = data.partition(b"\n")
+        self._is_skipping = not newline
+        return rest if newline else self._begun(data)
+
+    def _parted(self, data: bytes) -> bytes:
+        """Begin a line where a finished record begins: a progress bar may be before it, and must not take it along."""
+        return heads_first(data, self._head) if self._head and self._head in data else data
+
+    def _begun(self, data: bytes) -> bytes:
+        """Return the end of `data` if a finished record may begin there."""
+        end = data[data.rfind(self._head[:1]) :] if self._head else b""
+        return end if self._head.startswith(end) else b""
+
     def _note(self, data: bytes) -> None:
         if self._remember and data:
             # One more than is shown: it tells whether the first line is whole.
             self._words = (self._words + data[-_WORDS - 1 :])[-_WORDS - 1 :]
+
+
+def heads_first(data: bytes, head: bytes) -> bytes:
+    """Begin a line with each `head`."""
+    broken = data.replace(head, b"\n" + head).replace(b"\n\n" + head, b"\n" + head)
+    return broken[1:] if data.startswith(head) else broken
 
 
 def _cut(line: bytes) -> bytes:

@@ -290,6 +290,20 @@ def test_an_endless_line_is_cut_once_and_marked(pipe: Pipe, more: int) -> None:
     assert pipe.taken == sum(pipe.took) == 3
 
 
+@pytest.mark.parametrize("size", [10_000, LONGEST - 20, LONGEST, 3 * PIECE])
+@pytest.mark.parametrize("step", [PIECE, 1000])
+def test_a_record_is_whole_whatever_was_drawn_before(pipe: Pipe, size: int, step: int) -> None:
+    """A progress bar over 64 KiB, or one that only makes the record's line too long, is cut; the record is not."""
+    own = finished(MARK, 3, json.dumps({"own": "x" * 59_000})).encode()
+    data = b"%" * size + own + own + b"next\n"
+    out = b"".join(pipe.heard(data[at : at + step]) for at in range(0, len(data), step))
+
+    assert out.splitlines()[1:3] == [own[len(MARK) + 2 : -1]] * 2
+    assert messages(out)[0] == "%" * min(size, LONGEST) + (CUT.decode() if size > LONGEST else "")
+    assert messages(out)[3:] == ["next"]
+    assert pipe.taken == sum(pipe.took) == 3
+
+
 def test_a_cut_never_splits_a_character(pipe: Pipe) -> None:
     """What remains of a cut line is still text."""
     assert messages(pipe.heard(("x" + "é" * LONGEST + "\n").encode())) == [

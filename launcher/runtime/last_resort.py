@@ -23,7 +23,8 @@ _LEVELS = (
     (logging.WARNING, "warning"),
     (logging.INFO, "info"),
 )
-_SERVERS = ("gunicorn", "uvicorn")  # their access logs are the operator's (--server-option)
+# They give handlers to their own loggers: the servers' access logs (--server-option), Django's defaults at its set-up.
+_OF_THEIR_OWN = ("django", "gunicorn", "uvicorn")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -72,7 +73,7 @@ def _is_choice(logger: logging.Logger, handler: logging.Handler) -> bool:
         return False
     # Flask brings it with the first use of `app.logger`, which may be the first error after days.
     is_flask = handler is getattr(sys.modules.get("flask.logging"), "default_handler", None)
-    return not is_flask and logger.name.partition(".")[0] not in _SERVERS
+    return not is_flask and logger.name.partition(".")[0] not in _OF_THEIR_OWN
 
 
 def entry(record: logging.LogRecord) -> Entry:

@@ -197,6 +197,22 @@ def test_the_handler_that_flask_brings_by_itself_changes_nothing() -> None:
     assert found[-1] == ("info", "i")
 
 
+@pytest.mark.parametrize("settings", ["", "LOGGING_CONFIG=None", "LOGGING={'version': 1, 'loggers': {'django': {}}}"])
+def test_what_django_sets_up_for_itself_changes_nothing(settings: str) -> None:
+    """Its defaults are for its own logger (errors go by mail); without them it has prod-run's form."""
+    pytest.importorskip("django")
+    found = told(f"""
+        import logging, django
+        from django.conf import settings
+        settings.configure({settings})
+        django.setup()
+        logging.getLogger("django.request").error("e")
+        logging.getLogger("shop").info("i")
+        """)
+
+    assert found == [*([("error", "e")] if settings else []), ("info", "i")]
+
+
 @pytest.mark.parametrize(
     ("setup", "wanted"),
     [

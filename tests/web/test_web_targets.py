@@ -50,6 +50,20 @@ def test_it_is_served_on_a_unix_socket_and_without_preload(
     assert running.stop() == 0
 
 
+def test_an_application_may_use_uvicorns_logger(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """As many do, since plain uvicorn shows it; what uvicorn itself says of its start and end is left out."""
+    app(
+        "import logging\n"
+        + APP.replace('print("opened", VERSION, flush=True)', "logging.getLogger('uvicorn.error').info('opened')")
+    )
+    running = start("--bind", "127.0.0.1:0", "app:asgi")
+    running.wait_for(event="committed")
+    assert running.stop() == 0
+
+    said = [line for line in running.lines if line.get("logger", "").startswith("uvicorn")]
+    assert [(line["level"], line["message"]) for line in said] == [("info", "opened")]
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_clients_that_do_not_close_hold_up_nobody(
     name: str, start: Callable[..., Running], app: Callable[..., Path]

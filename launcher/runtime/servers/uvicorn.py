@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
 import time
 
 import uvicorn
@@ -39,13 +40,16 @@ _CHOICES = {
     "loop": ("auto", "uvloop", "asyncio"),
     "ws": ("auto", "websockets-sansio", "websockets", "wsproto", "none"),
 }
+_LIBRARIES = {"uvicorn", "websockets"}
 _GLANCE = 0.02  # seconds between two looks at what is left while draining
 
 
 def prepare(app: Any, options: Mapping[str, str], front: Front) -> Serve:
     """Configure uvicorn and import its parts; an event loop is only made in the worker."""
     if not any(logging.getLogger(name).level for name in ("uvicorn", "uvicorn.error")):
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # prod-run says that a worker started or stopped
+        ours = logging.getLogger("uvicorn.error")
+        ours.setLevel(max(logging.INFO, logging.root.level))
+        ours.addFilter(_is_news)
     shell = Shell(app)
     config = uvicorn.Config(
         shell,
@@ -64,6 +68,11 @@ def prepare(app: Any, options: Mapping[str, str], front: Front) -> Serve:
     if front.proxies:
         from launcher.runtime.servers import proxied, refusals  # noqa: F401, PLC0415  so that workers share them
     return lambda worker: _serve(config, front, shell, loop_factory, worker)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Say whether to show a record: prod-run says that a worker started, but applications use this logger too."""
+    return record.levelno >= logging.WARNING or _LIBRARIES.isdisjoint(record.pathname.split(os.sep))
 
 
 def _always(context: ssl.SSLContext) -> Callable[[object, object], ssl.SSLContext]:

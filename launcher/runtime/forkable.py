@@ -16,6 +16,8 @@ import sys
 
 from launcher.lean_posix import socket
 
+STDERR = 2
+
 
 def obstacles() -> list[str]:
     """
@@ -76,7 +78,8 @@ def _connected_sockets() -> list[str]:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         return []
-    return [found for fd in descriptors if (found := _connection(fd))]
+    # Without capture the outputs are prod-run's own: under systemd, connections to the journal.
+    return [found for fd in descriptors if fd > STDERR and (found := _connection(fd))]
 
 
 def _connection(fd: int) -> str:

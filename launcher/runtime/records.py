@@ -72,6 +72,7 @@ class _Pen:
 def begin(order: Message) -> None:
     """Speak as the supervisor ordered from now on; before the first import of the app."""
     form = Form(order.text("log_kind"), colour=order.flag("log_colour"))
+    form = form if order.text("mark") else _without_capture(form)
     source = Source(order.text("name"), order.number("generation"), os.getpid())
     _Voice.speaker = Speaker(source, form, order.text("log_level"), order.text("mark"))
     os.register_at_fork(after_in_child=_after_fork)
@@ -150,6 +151,8 @@ def write(entry: Entry) -> None:
     text = fields.line(entry, speaker.prefix, speaker.form, _mask())
     if speaker.mark:
         text = finished(speaker.mark, SEVERITIES[entry.level], text)
+    elif speaker.form.priority:
+        text = "".join(f"<{SEVERITIES[entry.level]}>{line}" for line in text.splitlines(keepends=True))
     _send(text.encode())
 
 
@@ -161,6 +164,19 @@ def formatted(kind: type[BaseException], error: BaseException | None, frames: Tr
         return "".join(traceback.format_exception(kind, error, frames)).rstrip("\n")
     except Exception as second:  # noqa: BLE001  the app's exceptions may refuse to be looked at
         return f"{kind.__name__}, whose traceback cannot be written: {type(second).__name__}"
+
+
+def _without_capture(form: Form) -> Form:
+    """Return the form for prod-run's own stderr, which is ours: it may be another thing than its stdout, or syslog."""
+    try:
+        found = os.fstat(STDERR)
+    except OSError:  # closed: nobody hears it
+        return form
+    return Form(
+        "logfmt" if form.kind == "message" else form.kind,
+        colour=form.colour and os.isatty(STDERR),
+        priority=os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}",  # systemd.exec(5)
+    )
 
 
 def _mask() -> Callable[[str], str] | None:

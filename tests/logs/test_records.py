@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from launcher.logs.batch import INNER_NEWLINE, RECORD
+from tests.logs.logfmt import parsed
 
 ROOT = Path(__file__).parents[2]
 MARK = "0123abcd"
@@ -369,6 +370,36 @@ def test_without_a_mark_lines_go_out_as_they_are() -> None:
 
     assert line.endswith(" error   [1/2] shop: a")
     assert more == "    ValueError: b"
+
+
+def test_without_a_mark_a_syslogs_bare_message_says_when_and_who() -> None:
+    """With --no-log-capture a record goes to stderr, where no header of syslog's is around it."""
+    (line,) = said(
+        "import logging; logging.getLogger('shop').error('a')", before="order.update(mark='', log_kind='message')\n"
+    )
+
+    assert {"level": "error", "app": "shop", "slot": "1", "logger": "shop", "message": "a"}.items() <= parsed(
+        line
+    ).items()
+
+
+def test_without_a_mark_the_journal_learns_the_priority() -> None:
+    """With --no-log-capture under systemd: as prod-run's own lines have it (sd-daemon(3))."""
+    lines = said(
+        """
+        import logging
+        logging.getLogger('shop').error('a', exc_info=ValueError('b'))
+        logging.getLogger('shop').info('c')
+        """,
+        before="""
+order.update(mark='', log_kind='console', log_colour=True)
+here = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{here.st_dev}:{here.st_ino}"
+""",
+    )
+
+    assert [line[:3] for line in lines] == ["<3>", "<3>", "<6>"]
+    assert lines[0].endswith(" error   [1/2] shop: a")  # and in no colours: it is no terminal
 
 
 def test_with_a_mark_a_record_is_one_line() -> None:

@@ -38,7 +38,7 @@ class WholeLines:
         data = self.partial + piece if self.partial else piece
         head = b""
         # Only the first line can be too long: a piece alone is not.
-        if len(data) > LONGEST:
+        if len(data) > LONGEST and not -1 < data.find(b"\n") <= LONGEST:
             data = self._parted(data)
             first = data.find(b"\n")
             if first < 0 or first > LONGEST:

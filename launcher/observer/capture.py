@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from launcher.logs.batch import Form, Source
     from launcher.observer.sorting import Written
 
-PARTIAL_IDLE = 0.25  # seconds
+PARTIAL_IDLE = 0.25  # seconds without another byte
+PARTIAL_LONGEST = 5.0  # seconds in any case: a progress bar never pauses
 TRACEBACK_IDLE = 0.1  # seconds
 
 _PIECE = 64 * 1024
@@ -52,6 +53,7 @@ class Capture:
         self._sorting = Sorting(stream, form, mark)
         self._lines = WholeLines(remember=stream == "stderr", head=f"{RECORD}{mark}".encode() if mark else b"")
         self._read_at = 0.0
+        self._begun_at = 0.0  # when the unfinished line began
         self._owed = 0  # newlines that no batch stands for yet
 
     def fileno(self) -> int:
@@ -72,23 +74,26 @@ class Capture:
         self._owed += count
         self._read_at = now
         self._sorting.time = formats.timestamp(time())
+        is_new = not self._lines.partial
         whole = self._lines.add(piece)
+        if whole or is_new:
+            self._begun_at = now
         return self._batches(self._sorting.add(whole, self.source)) if whole else []
 
     def deadline(self) -> float | None:
         """Return when `expire` is due, in monotonic seconds; None if nothing is held back."""
         if self._sorting.traceback:
             return self._read_at + TRACEBACK_IDLE
-        return self._read_at + PARTIAL_IDLE if self._has_open_end() else None
+        return self._partial_due() if self._has_open_end() else None
 
     def expire(self, now: float) -> list[Batch]:
         """Return what was held back long enough."""
         found: list[Written] = []
         if self._sorting.traceback and now >= self._read_at + TRACEBACK_IDLE:
             found += self._sorting.close(self.source)
-        if self._has_open_end() and now >= self._read_at + PARTIAL_IDLE:
+        if self._has_open_end() and now >= self._partial_due():
             found += self._sorting.partial(self._lines.give(is_last=False), self.source)
-            self._read_at = now
+            self._read_at = self._begun_at = now
         return self._batches(found)
 
     def finish(self) -> list[Batch]:
@@ -110,6 +115,9 @@ class Capture:
         """Return the last 50 lines, at most 16 KiB, the unfinished one included; nothing of a stdout."""
         text = self._sorting.unmarked(self._lines.last_words()).decode("utf-8", "backslashreplace")
         return "\n".join(text.replace(INNER_NEWLINE, "\n").rstrip("\n").split("\n")[-_WORD_LINES:])
+
+    def _partial_due(self) -> float:
+        return min(self._read_at + PARTIAL_IDLE, self._begun_at + PARTIAL_LONGEST)
 
     def _has_open_end(self) -> bool:
         """Say whether there is an unfinished line that may be all for long; of a finished record the rest is coming."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from launcher.logs.batch import Batch, Form, Source, finished
 from launcher.logs.raw import CUT
-from launcher.observer.capture import PARTIAL_IDLE, TRACEBACK_IDLE, Capture
+from launcher.observer.capture import PARTIAL_IDLE, PARTIAL_LONGEST, TRACEBACK_IDLE, Capture
 from launcher.observer.whole_lines import LONGEST
 
 SOURCE = Source("shop", 1, 123, slot=0)
@@ -226,6 +226,21 @@ def test_a_partial_line_waits_a_while(pipe: Pipe) -> None:
     assert pipe.capture.deadline() is None
     assert messages(pipe.heard(b"Bob\nx\n")) == ["Bob", "x"]
     assert pipe.taken == 2
+
+
+def test_a_line_that_never_pauses_does_not_wait_for_its_end(pipe: Pipe) -> None:
+    """A progress bar is shown every 5 s, and what is drawn for hours is not one line that has to be cut."""
+    pipe.heard(b"begun", now=-4.0)
+    pipe.heard(b" whole\nx", now=0.125)
+    shown = []
+    for eighth in range(2, 100):
+        pipe.heard(b"x", now=eighth / 8)
+        shown += [(eighth / 8, text) for text in messages(pipe.lines(pipe.capture.expire(eighth / 8)))]
+    assert shown == [(0.125 + PARTIAL_LONGEST, "x" * 41), (0.25 + 2 * PARTIAL_LONGEST, "x" * 41)]
+
+    assert messages(pipe.heard(b"\n", now=12.5)) == ["x" * 17]
+    assert pipe.capture.deadline() is None
+    assert pipe.taken == sum(pipe.took) == 2
 
 
 def test_a_newline_that_comes_late_is_no_empty_line(pipe: Pipe) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 LOGGER = "prod-run"  # of what nobody logged
 STDERR = 2
 _LONGEST_VERSION = 64
+_PATIENCE = 1.0  # seconds
+_AGAIN = 0.005  # seconds
 
 
 class Speaker(NamedTuple):
@@ -214,16 +216,45 @@ def _send(line: bytes) -> None:
 
 
 def _put(data: bytes) -> None:
-    while data:
+    is_locked = len(data) > select.PIPE_BUF and _Voice.speaker.mark != "" and _lock()
+    try:
+        while data:
+            data = data[_write(data) :]
+    finally:
+        if is_locked:
+            os.lockf(STDERR, os.F_ULOCK, 0)
+
+
+def _write(data: bytes) -> int:
+    try:
+        return os.write(STDERR, data)
+    except OSError as error:
+        if error.errno != errno.EAGAIN:
+            raise
+    # asyncio makes a pipe that it is given non-blocking, and so for all its holders.
+    full = select.poll()
+    full.register(STDERR, select.POLLOUT)
+    full.poll()
+    return 0
+
+
+def _lock() -> bool:
+    """
+    Keep out other processes that share our stderr: children of the app's, which it forked.
+
+    pipe(7): only up to PIPE_BUF bytes are written as one.  One that was stopped while it wrote must not stop us.
+    """
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
         try:
-            data = data[os.write(STDERR, data) :]
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                raise
-            # asyncio makes a pipe that it is given non-blocking, and so for all its holders.
-            full = select.poll()
-            full.register(STDERR, select.POLLOUT)
-            full.poll()
+            os.lockf(STDERR, os.F_TLOCK, 0)
+        except (BlockingIOError, PermissionError):  # lockf(3): EAGAIN or EACCES
+            time.sleep(_AGAIN)  # noqa: TID251  nothing tells when a lock is free but a wait without end
+        except OSError:
+            return False  # whatever it is, it cannot be locked
+        else:
+            return True
+    return False
 
 
 # ── what nobody logged ──────────────────────────────────────────────────────────────────────────────

@@ -333,6 +333,47 @@ def test_records_of_threads_do_not_mix_in_a_full_pipe(*, is_blocking: bool) -> N
     assert {text: texts.count(text) for text in set(texts)} == {name * 20_000: 40 for name in "abcd"}
 
 
+def test_records_of_children_do_not_mix_in_a_full_pipe() -> None:
+    """20 kB each from the process and three that it forked (multiprocessing does) into a pipe of 4 kB: each is whole."""
+    lines = said("""
+        import fcntl, logging
+        fcntl.fcntl(2, 1031, 4096)  # F_SETPIPE_SZ
+        log = logging.getLogger()
+        children = []
+        for name in "abcd":
+            if name == "d" or not (pid := os.fork()):
+                break
+            children.append(pid)
+        for number in range(20):
+            log.info("%s" * 20, *[name * 1000] * 20)
+        for pid in children if name == "d" else ():
+            os.waitpid(pid, 0)
+        """)
+
+    texts = [read(line).get("message", line) for line in lines]
+    assert {text[:1]: texts.count(text) for text in texts} == dict.fromkeys("abcd", 20)
+    assert {len(text) for text in texts} == {20_000}
+
+
+def test_a_child_that_was_stopped_while_it_wrote_stops_nobody() -> None:
+    """It has the lock, and will have it for ever; a record of ours comes all the same."""
+    (line,) = said("""
+        import logging, signal
+        reading, writing = os.pipe()
+        if not (pid := os.fork()):
+            os.lockf(2, os.F_LOCK, 0)
+            os.write(writing, b"x")
+            while True:
+                signal.pause()
+        os.read(reading, 1)
+        logging.getLogger().info("x" * 20_000)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        """)
+
+    assert len(read(line)["message"]) == 20_000
+
+
 def test_a_signals_handler_may_log_in_the_middle_of_a_record() -> None:
     """Its record comes after the one that it interrupted, not into it."""
     assert told("""

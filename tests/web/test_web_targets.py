@@ -50,6 +50,20 @@ def test_it_is_served_on_a_unix_socket_and_without_preload(
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize(("option", "target"), [("access_log=on", "app:asgi"), ("accesslog=-", "app:wsgi")])
+def test_access_logs_are_there_for_the_asking(
+    option: str, target: str, start: Callable[..., Running], app: Callable[..., Path]
+) -> None:
+    """One line for each request; by default there is none."""
+    app(APP)
+    for words in (("--server-option", option), ()):
+        running = start("--bind", "127.0.0.1:0", *words, target)
+        running.wait_for(event="committed")
+        running.ask("/asked")
+        assert running.stop() == 0
+        assert running.text().count("GET /asked HTTP/1.1") == bool(words)
+
+
 def test_an_application_may_use_uvicorns_logger(start: Callable[..., Running], app: Callable[..., Path]) -> None:
     """As many do, since plain uvicorn shows it; what uvicorn itself says of its start and end is left out."""
     app(

@@ -64,6 +64,9 @@ def prepare(app: Any, options: Mapping[str, str], front: Front) -> Serve:
         **{name: _value(name, text) for name, text in options.items()},  # type: ignore[arg-type]
     )
     config.load()
+    access = logging.getLogger("uvicorn.access")
+    if "access_log" in options and config.access_log and logging.lastResort and not access.hasHandlers():
+        access.addHandler(logging.lastResort)  # without one uvicorn writes none
     loop_factory = config.get_loop_factory()
     if front.proxies:
         from launcher.runtime.servers import proxied, refusals  # noqa: F401, PLC0415  so that workers share them

@@ -172,7 +172,7 @@ class Loop:
         reaped = children.reap(self._memory_kills, self._on_stopped if is_command else None)
         if signal.SIGCONT in numbers:
             self._hands.is_suspended = False
-        dead = [death for death in reaped if not self._hands.observer.exited(death.pid, death.code)]
+        dead = [death for death in reaped if not self._hands.observer.exited(death)]
         return events + children.last_messages(self._hands.children, dead) + dead
 
     def _on_stopped(self, pid: int, number: int) -> None:

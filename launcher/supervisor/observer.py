@@ -18,6 +18,7 @@ from launcher.lean_posix import signal, socket
 from launcher.logs import counters, nonblocking
 from launcher.supervisor import interpreter, journal, output_pipes
 from launcher.supervisor import observing as pace
+from launcher.supervisor.processes import in_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,11 +146,11 @@ class Observer:
         """Say whether there is one, and room in its channel."""
         return self._channel is not None and not self._is_blocked
 
-    def exited(self, pid: int, code: int) -> bool:
+    def exited(self, death: on.ProcessExited) -> bool:
         """Say whether it was the observer that is over."""
-        if not pid or pid != self.life.pid:
+        if not death.pid or death.pid != self.life.pid:
             return False
-        self._ended(is_done=code == 0)
+        self._ended(death)
         return True
 
     def end(self) -> None:
@@ -247,17 +248,20 @@ class Observer:
                 return self.introspection.answer(message)
         return []
 
-    def _ended(self, *, is_done: bool) -> None:
+    def _ended(self, death: on.ProcessExited) -> None:
         self._hang_up()
         if self._endings:
             self.life.pid = 0
             # One that came to its end could not write what is left: the next one could not either.
-            is_left = self._not_heard() and not is_done
+            is_left = self._not_heard() and death.code != 0
             if self._endings < _ENDINGS and (is_left or self._pending or self._counters.held > 0):
                 self.end()
             return
+        fields: journal.Fields = (("pid", death.pid), ("how", in_words(death.code, death.note)))
+        if self.life.is_given_up:
+            fields += (("reason", "it gave no answer"),)
         delay = self.life.ended(self._now())
-        self.say(journal.encode("warning", "lost the observer", (("retry", f"{delay:.2f}s"),)))
+        self.say(journal.encode("warning", "lost the observer", (*fields, ("retry", f"{delay:.2f}s"))))
 
     def _hang_up(self) -> None:
         if self._channel is not None:

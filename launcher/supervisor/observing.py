@@ -34,9 +34,9 @@ class Observing:
         "_deaths",
         "_failures",
         "_gone_at",
-        "_is_given_up",
         "_is_up",
         "_started_at",
+        "is_given_up",
         "pid",
         "retry_at",
     )
@@ -47,7 +47,7 @@ class Observing:
         self._chance = chance
         self._gone_at = now
         self._is_up = False
-        self._is_given_up = False
+        self.is_given_up = False
         self._started_at = now
         self._asked_at: float | None = None
         self._deaths: tuple[float, ...] = ()  # the last few times
@@ -77,7 +77,7 @@ class Observing:
 
     def given_up(self) -> None:
         """It was sent SIGKILL; that it ends may take its time (an uninterruptible wait of the kernel)."""
-        self._is_given_up = True
+        self.is_given_up = True
 
     def ended(self, now: float) -> float:
         """It is gone, or cannot be had; return the seconds until it is tried again."""
@@ -89,7 +89,7 @@ class Observing:
             self._failures = 0
         delay = min(LONGEST_DELAY, FIRST_DELAY * GROWTH ** min(self._failures, 15)) * (0.9 + 0.2 * self._chance())
         self._failures += 1
-        self.pid, self._is_up, self._is_given_up, self._asked_at = 0, False, False, None
+        self.pid, self._is_up, self.is_given_up, self._asked_at = 0, False, False, None
         self.retry_at = now + delay
         return delay
 
@@ -132,7 +132,7 @@ class Observing:
         return min(times, default=None)
 
     def _limit(self) -> float | None:
-        if self._is_given_up:
+        if self.is_given_up:
             return None
         if self.pid and not self._is_up:
             return self._started_at + BOOT_LIMIT

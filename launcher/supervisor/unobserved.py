@@ -13,6 +13,7 @@ from launcher.supervisor.observing import Observing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from launcher.supervisor import events as on
     from launcher.supervisor.introspection import Introspection
 
 _SEVERITY = {"error": "<3>", "warning": "<4>", "info": "<6>", "debug": "<7>"}  # sd-daemon(3)
@@ -58,7 +59,7 @@ class Unobserved:
     def tell(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
         """Nobody is told."""
 
-    def exited(self, pid: int, code: int) -> bool:  # noqa: ARG002
+    def exited(self, death: on.ProcessExited) -> bool:  # noqa: ARG002
         """It was somebody else."""
         return False
 

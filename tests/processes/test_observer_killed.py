@@ -111,7 +111,7 @@ def check_account(server: Loud, texts: list[str], kills: int) -> None:
     # Each also tears the line that begins in what it had read, and the one that it was writing.
     assert missing <= announced + kills * (lines_of_a_piece + 4), (missing, announced)
     assert announced <= missing + kills * (lines_of_a_piece + 4), (missing, announced)
-    assert len([text for text in texts if "lost the observer" in text]) == kills
+    assert len([text for text in texts if 'event="lost the observer"' in text and "how=SIGKILL" in text]) == kills
     events = [found[1] for text in texts if (found := re.search(r'event=("[^"]+"|\S+)', text))]
     for event in ("started", "committed", "stopping", "stopped"):
         assert events.count(event) == 1, event
@@ -210,6 +210,7 @@ def test_stopped_for_a_while(start_loud: Callable[..., tuple[Loud, Reader]], sec
     texts = reader.join()
     assert loud.said(texts, DISCARDED) > 1000
     assert "nobody reads what the workers write" in server.running.text()
+    assert any("lost the observer" in text and 'reason="it gave no answer"' in text for text in texts)
     check_account(server, texts, len(stopped))
 
 

@@ -298,7 +298,9 @@ def _on_unraisable(args: sys.UnraisableHookArgs) -> None:
     from launcher.logs.fields import shown  # noqa: PLC0415
 
     exc = formatted(args.exc_type, args.exc_value, args.exc_traceback)
-    _say("error", LOGGER, f"{args.err_msg or 'Exception ignored in'}: {shown(args.object)}", exc)
+    # Of a callback of atexit there is no object; its message has the name.
+    what = "" if args.object is None else f": {shown(args.object)}"
+    _say("error", LOGGER, f"{args.err_msg or 'Exception ignored in'}{what}", exc)
 
 
 def _on_warning(  # noqa: PLR0917  the signature of warnings.showwarning

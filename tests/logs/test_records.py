@@ -260,6 +260,15 @@ def test_what_nobody_caught_is_a_record(code: str, message: str, last: str, thre
     assert found["exc"].split("\n")[-1] == last
 
 
+def test_a_callback_of_atexit_that_fails_is_a_record() -> None:
+    """Python 3.13 has its name in the message, and no object."""
+    found = read(*said("import atexit\natexit.register(lambda: 1 / 0)"))
+
+    assert (found["level"], found["exc"].split("\n")[-1]) == ("error", "ZeroDivisionError: division by zero")
+    assert "atexit callback" in found["message"]
+    assert "None" not in found["message"]
+
+
 def test_an_excepthook_of_the_apps_gets_its_exception() -> None:
     """Error trackers wrap sys.excepthook; one that fails itself hides nothing."""
     assert told("""

@@ -94,8 +94,8 @@ OF_THE_DESIGN = (
     Bug(
         "two reloads queued by a storm",
         "machine",
-        '        self.reload_asked = ""\n',
-        '        self.reload_asked = self.reload_asked[6:] if self.numbers > 1 else ""\n',
+        '        self.reload_asked = self.result = ""\n',
+        '        self.reload_asked, self.result = self.reload_asked[6:] if self.numbers > 1 else "", ""\n',
     ),
     Bug(
         "a held worker let go in a rejected generation",

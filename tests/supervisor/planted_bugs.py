@@ -28,7 +28,7 @@ __all__ = ["BUGS", "OF_THE_DESIGN", "fits", "main"]
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("launcher", "tests/__init__.py", "tests/supervisor")
-TESTS = ("tests/supervisor/test_silent_kernel.py", "tests/supervisor/test_machine_promises.py")
+TESTS = tuple(f"tests/supervisor/test_{name}.py" for name in ("silent_kernel", "machine_before", "machine_promises"))
 LIMIT = 600.0  # seconds for one bug: generous, since these machines stall
 CAUGHT = re.compile(r"BrokenPromiseError: PROMISE (.*?) \|")
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048  # as the supervisor has it: listen(2) on a shared socket changes it for everybody
 SETTLING = 0.1  # seconds that the last worker goes on accepting at least: handshakes are under way
-EMPTYING = 2.0  # seconds that the last worker accepts what is queued, however much more comes
+EMPTYING = 2.0  # seconds that the last worker accepts what is queued, however much more comes, if there is no limit
 LINGER = 2.5  # seconds that a kept-alive connection may send a request more, to be answered with close
+_PART = 0.5  # of the time until the drain limit that it does so; the rest is for answering
 _FAREWELL, _SHARE = 2.0, 0.2  # seconds before the drain limit, and of a short one this part, to say good-bye in
 
 
@@ -31,14 +32,16 @@ def last_words(began: float, until: float) -> float:
     return until - min(_FAREWELL, _SHARE * (until - began)) if until else began + LINGER
 
 
-def may_come(sockets: Iterable[socket.socket], began: float) -> bool:
+def may_come(sockets: Iterable[socket.socket], began: float, until: float) -> bool:
     """
-    Say whether the last worker should go on accepting, having begun to leave at `began` (monotonic seconds).
+    Say whether the last worker should go on accepting, having begun to leave at `began`; `until` as above.
 
     The supervisor has had the kernel drop new handshakes, so what is left is what was queued, and what had begun.
+    A worker that has as many connections as it may takes the next one only when one has ended.
     """
     lasted = time.monotonic() - began
-    return lasted < EMPTYING and (lasted < SETTLING or is_queued(sockets))
+    most = _PART * (until - began) if until else EMPTYING
+    return lasted < SETTLING or (lasted < most and is_queued(sockets))
 
 
 def is_queued(sockets: Iterable[socket.socket]) -> bool:

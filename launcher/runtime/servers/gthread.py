@@ -176,7 +176,8 @@ class _Server(ThreadWorker):  # type: ignore[misc]
             self._let_go(next(iter(self._parting)))
         if self.alive and self._is_told:
             # gunicorn from here on: `Connection: close`, 2 s for what is kept alive, what is in flight is finished.
-            self.alive = self.ours.stopping.last and draining.may_come(self.sockets, self._told_at)
+            until = self.ours._link.stop_until
+            self.alive = self.ours.stopping.last and draining.may_come(self.sockets, self._told_at, until)
 
     def set_accept_enabled(self, enabled: bool) -> None:  # noqa: FBT001  gunicorn's signature
         """Accept or not; the last time is for good, and then nobody shall queue here any more."""

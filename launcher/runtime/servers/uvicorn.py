@@ -164,16 +164,16 @@ class _Server(uvicorn.Server):
         await stopping.wait_async()
         self._shell.drain()
         began_before = self.server_state.tasks - self._shell.websocket_tasks
-        now = began = time.monotonic()
+        began, until = time.monotonic(), self._worker._link.stop_until
         if stopping.last:
             # Nothing tells that the kernel's queue is empty: it is looked at, while the event loop accepts.
-            while draining.may_come(sockets, began):  # noqa: ASYNC110
+            while draining.may_come(sockets, began, until):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         for server in self.servers:
             server.close()
         self._worker.stopped_accepting()
         code = GOING_AWAY if stopping.reason == "stop" else SERVICE_RESTART
-        untold = began  # until then there was a request whose client might not have been told
+        now = untold = time.monotonic()  # until then there was a request whose client might not have been told
         while self.server_state.connections and (now < untold + draining.LINGER or self._shell.has_websockets):
             await asyncio.sleep(_GLANCE)
             now = time.monotonic()

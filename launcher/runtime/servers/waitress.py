@@ -129,8 +129,8 @@ class _Serving:
     def _leave(self, servers: list[BaseWSGIServer]) -> None:
         """Leave in this order: tell clients to close, accept no more, wait for them, stop."""
         self._drain()
-        began = time.monotonic()
-        while self._worker.stopping.last and draining.may_come(self._worker.sockets.values(), began):
+        began, until = time.monotonic(), self._worker._link.stop_until
+        while self._worker.stopping.last and draining.may_come(self._worker.sockets.values(), began, until):
             self._turn(_GLANCE)
         for server in servers:
             server.accepting = False

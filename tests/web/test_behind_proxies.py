@@ -102,6 +102,23 @@ def test_a_peer_on_a_unix_socket_is_trusted_by_its_name(
     assert running.stop() == 0
 
 
+def test_a_client_does_not_say_what_the_applications_prefix_is(
+    start: Callable[..., Running], app: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Not all proxies take SCRIPT_NAME away, and it moves the path past rules of theirs; gunicorn trusts unix sockets."""
+    app(SEEN.replace('environ["HTTP_HOST"]', 'environ["SCRIPT_NAME"] + "|" + environ["PATH_INFO"]'))
+    running = start("--bind", "unix:s", *SERVERS["gunicorn"])
+    running.wait_for(event="committed")
+    with connect(tmp_path / "s") as connection:
+        connection.sendall(
+            b"GET /public/admin HTTP/1.1\r\nHost: x\r\nSCRIPT_NAME: /public\r\nConnection: close\r\n\r\n"
+        )
+        answer = connection.makefile("rb").read()
+
+    assert b'"|/public/admin"' in answer
+    assert running.stop() == 0
+
+
 @pytest.mark.parametrize("name", WITH_PROXY)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_proxy_header_names_the_client(

@@ -55,6 +55,7 @@ def prepare(app: App, options: Mapping[str, str], front: Front) -> Serve:
         # One list of whom to trust is enough, and it is prod-run's.
         "forwarded_allow_ips": "",
         "secure_scheme_headers": {},
+        "forwarder_headers": "",  # it believes every peer on a unix socket, though nobody said so
         **options,
     }
     if "worker_tmp_dir" not in settings and os.access(_SHARED_MEMORY, os.W_OK):

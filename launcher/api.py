@@ -39,6 +39,15 @@ _HEARTBEAT = struct.Struct("=d")  # monotonic seconds; 8 aligned bytes are writt
 _current: list[Worker[Any]] = []  # of this process: one at most
 
 
+class _Sockets(dict[str, "socket.socket"]):
+    """The sockets by their names; without `--bind` there is none, and the author of `worker.sockets["web"]` is told."""
+
+    def __missing__(self, name: str) -> socket.socket:
+        there = f"there are {', '.join(self)}" if self else "there is none"
+        message = f"{name}: no socket is called that ({there}); start prod-run with --bind [NAME=]ADDRESS"
+        raise KeyError(message)
+
+
 class Worker(Generic[ConfigT]):
     """
     One worker, as its target sees it.
@@ -68,7 +77,7 @@ class Worker(Generic[ConfigT]):
     ) -> None:
         self.slot = slot
         self.generation = generation
-        self.sockets: Mapping[str, socket.socket] = dict(sockets or {})
+        self.sockets: Mapping[str, socket.socket] = _Sockets(sockets or {})
         self._link = link or Link()
         self.stopping = self._link.stopping
         self._heartbeat = heartbeat

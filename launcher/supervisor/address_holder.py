@@ -27,8 +27,8 @@ def describe(pid: int) -> str:
     """Write a process as `nginx (PID 12)`."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            # Cut after 15 bytes (prctl(2)): of our own title the beginning of a role may be left.
-            return f"{file.read().strip().removesuffix('[').rstrip()} (PID {pid})"
+            # Cut after 15 bytes (prctl(2)): of our own title the beginning of a role may be left, `prod-run: c [su`.
+            return f"{file.read().strip().partition(' [')[0]} (PID {pid})"
     except OSError:
         return f"PID {pid}"
 

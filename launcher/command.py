@@ -139,13 +139,13 @@ def run_alone(wishes: Wishes, how: Caller) -> NoReturn:
     _care_for_orphans(supervisor)
     # Else the kernel reaps, and no exit code is seen (wait(2)); the command gets back what it was.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    is_in_foreground = terminal.is_wanted_at_once() and terminal.foreground() == os.getpgrp()
+    is_in_foreground = terminal.is_wanted_at_once((*how.ignored, *how.mask)) and terminal.foreground() == os.getpgrp()
     environ = Environment(environment())
 
     def become() -> NoReturn:
         execution.die_with(supervisor)
         if is_in_foreground:
-            execution.take_foreground()
+            terminal.take()
         for fd in how.closed:
             os.close(fd)
         execution.restore_signals(how)

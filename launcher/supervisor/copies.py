@@ -38,12 +38,13 @@ def start(handoff: Handoff, environment: int, notify_address: str, outputs: list
         OSError: it cannot be had.
     """
     supervisor = os.getpid()
-    is_in_foreground = handoff.workers == 1 and terminal.is_wanted_at_once() and terminal.is_ours()
+    silent = (*handoff.ignored_signals, *handoff.signal_mask)
+    is_in_foreground = handoff.workers == 1 and terminal.is_wanted_at_once(silent) and terminal.is_ours()
 
     def become() -> NoReturn:
         execution.die_with(supervisor)
         if is_in_foreground:
-            execution.take_foreground()
+            terminal.take()
         pairs = execution.read_environment(os.pread(environment, os.fstat(environment).st_size, 0))
         pairs.append((b"NOTIFY_SOCKET", os.fsencode(notify_address)))
         for place, fd in enumerate(outputs, 1):

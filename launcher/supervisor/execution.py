@@ -14,7 +14,6 @@ import os
 from launcher.lean import NamedTuple
 from launcher.lean_posix import signal
 from launcher.prctl import SET_PDEATHSIG, prctl
-from launcher.supervisor import terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,14 +111,6 @@ def restore_signals(caller: Caller) -> None:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_IGN if number in caller.ignored else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, caller.mask)
-
-
-def take_foreground() -> None:
-    """Become the foreground group; the supervisor was in it, and does the same (tcsetpgrp(3))."""
-    try:
-        os.tcsetpgrp(terminal.STDIN, os.getpgrp())
-    except OSError:
-        pass
 
 
 def run(argv: tuple[bytes, ...], environ: Environment, say: Callable[[str], None]) -> NoReturn:

@@ -21,13 +21,14 @@ WANTS = (signal.SIGTTIN, signal.SIGTTOU)  # it would read, or write, and is not 
 STOPS = (signal.SIGTSTP, *WANTS)
 
 
-def is_wanted_at_once() -> bool:
+def is_wanted_at_once(silent: tuple[int, ...] = ()) -> bool:
     """
     Say whether a command is to have the foreground before it asks: what it reads and writes is the terminal.
 
     Else it may be one of a pipeline, and who is before or behind it there has the same right: `… | less`.
+    With SIGTTIN among its `silent` signals, ignored or blocked, it could never ask: bash has it so in `$(…)`.
     """
-    return os.isatty(STDIN) and os.isatty(STDOUT)
+    return (os.isatty(STDIN) and os.isatty(STDOUT)) or signal.SIGTTIN in silent
 
 
 def foreground() -> int:
@@ -67,6 +68,11 @@ def follow(group: int, number: int) -> None:
         suspend(with_our_group=True)
     elif number == signal.SIGTSTP:
         _continue(group)  # nobody could ever continue it: without us the kernel had dropped the ^Z
+
+
+def take() -> None:
+    """Become the foreground group, after a fork; our parent was in it, and does the same (tcsetpgrp(3))."""
+    _set(os.getpgrp())
 
 
 def take_from(group: int) -> None:

@@ -127,6 +127,17 @@ def _behind_another(world: World) -> object:
     return world.hear("typed")[0]
 
 
+def _substituted(world: World) -> object:
+    """Return what it reads from the terminal in a shell's `$(…)`, where nobody hears of SIGTTIN."""
+    terminal = Terminal(world)
+    terminal.shell()
+    code = "say('asks'); tty = os.open('/dev/tty', os.O_RDWR); say('typed', os.read(tty, 9).decode())"
+    terminal.type(f"seen=$(true | {shlex.join(map(str, (*world.words, *world.inside(code))))})\n")
+    world.hear("asks")
+    terminal.type("9\n")
+    return world.hear("typed")[0]
+
+
 def _piped(world: World, *commands: tuple[object, ...]) -> Terminal:
     terminal = Terminal(world)
     terminal.shell()
@@ -181,6 +192,18 @@ ROWS = (
         dumb_init="",
         differs={
             "tini": Differs("never gives it, and the pager is stopped for good"),
+            "dumb-init": Differs("its session has no terminal"),
+        },
+    ),
+    Row(
+        "… in a shell's `$(cat file | …)` too",
+        TRANSPARENT,
+        _substituted,
+        "9\n",
+        tini="",
+        dumb_init="",
+        differs={
+            "tini": Differs("never gives it, and the pager reads nothing"),
             "dumb-init": Differs("its session has no terminal"),
         },
     ),

@@ -57,6 +57,17 @@ def test_every_line_is_one_message_in_the_local_form(world: World, path: Path) -
     assert (world.sink.passed, world.sink.dropped, world.sink.backlog) == (3, 0, 0)
 
 
+def test_the_options_of_an_address_are_in_every_message(path: Path) -> None:
+    """Another facility (local3 is 19, of which 8 times makes the number), and RFC 5424 on a unix socket."""
+    world = World(f"syslog:unix:{path}?facility=local3&format=rfc5424")
+    with unix_receiver(path) as receiver:
+        world.write(b"one")
+        world.write(b"started", source=OURS)
+
+        assert [message[:8] for message in datagrams(receiver)] == [b"<158>1 2"] * 2
+    world.close()
+
+
 def test_an_idle_sink_wants_nothing(world: World, path: Path) -> None:
     """Nothing to wait for, no timer: before the first line, and after the last."""
     before = world.sink.deadline()

@@ -25,7 +25,12 @@ def obstacles() -> list[str]:
 
     Threads are looked for in /proc too: native ones (OpenBLAS, grpc) are unknown to Python.
     """
-    return [*_threads(), *_connected_sockets()]
+    return [*_threads(), *_connections(socket.SOCK_STREAM)]
+
+
+def shared() -> list[str]:
+    """Name what all workers will share, and may: connected datagram sockets, whose messages stay whole."""
+    return _connections(socket.SOCK_DGRAM)
 
 
 def freeze() -> None:
@@ -73,29 +78,29 @@ def _native_name(task: int) -> str:
         return "unknown (native)"
 
 
-def _connected_sockets() -> list[str]:
+def _connections(kind: int) -> list[str]:
     try:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
         return []
     # Without capture the outputs are prod-run's own: under systemd, connections to the journal.
-    return [found for fd in descriptors if fd > STDERR and (found := _connection(fd))]
+    return [found for fd in descriptors if fd > STDERR and (found := _connection(fd, kind))]
 
 
-def _connection(fd: int) -> str:
+def _connection(fd: int, kind: int) -> str:
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return ""
         # dup, since a socket object closes its descriptor; it does not touch the blocking mode (socketmodule.c).
         sock = socket.socket(fileno=os.dup(fd))
         try:
-            if sock.type != socket.SOCK_STREAM:
+            if sock.type != kind:
                 return ""
             peer = sock.getpeername()
         finally:
             sock.close()
     except OSError as error:
-        if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):
+        if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL) and kind == socket.SOCK_STREAM:
             return f"descriptor {fd}, a socket in an unknown state"
         return ""
     return f"connection to {_written(peer)}"

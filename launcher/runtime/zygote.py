@@ -91,6 +91,7 @@ def prepare(order: Order, files: Files) -> Prepared:
         takes_worker=bool(target and target.worker_parameter),
         files=prepared.files,
         unforkable=sendable(", ".join(found), 2000),
+        shared=sendable(", ".join(forkable.shared() if target else ()), 2000),
         zygote_stays=bool(prepared.templates) or order.watch,
         version=version,
         interface=target.interface if target else CALLABLE,

@@ -275,6 +275,7 @@ _EVENTS: dict[str, Callable[[int, protocol.Message], on.Event]] = {
         m.number("workers"),
         "".join(m.texts("version")),
         tuple(zip(m.texts("placed"), m.texts("kept"), strict=True)),
+        m.text("shared"),
     ),
     "restored": lambda t, m: on.Restored(t, m.seconds("errand")),
     "config": lambda t, m: on.Configured(t, m.texts("names"), m.texts("values"), m.texts("origins")),

@@ -76,6 +76,7 @@ class Prepared(NamedTuple):
     workers: int = 0  # how many of it its platform wants; 0: it does not say
     version: str = ""  # of the app, for its log lines
     placed: tuple[tuple[str, str], ...] = ()  # files that it moved, each with where the former one is
+    shared: str = ""  # what all that are forked from it will share, in words; no harm in it
 
 
 class Restored(NamedTuple):

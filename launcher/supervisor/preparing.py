@@ -47,6 +47,8 @@ def prepared(records: Records, zygote: Process, facts: on.Prepared, now: float) 
     if facts.unforkable and records.policy.preload != "never":
         then = "workers import for themselves" if generation.imports_anew else "forking all the same"
         records._log("warning", f"unsafe to fork: {then}", generation=generation.number, found=facts.unforkable)
+    if facts.shared and not generation.imports_anew:
+        records._log("info", "shared by all workers", generation=generation.number, found=facts.shared)
 
 
 def refused(records: Records, zygote: Process, event: on.Refused, now: float) -> None:

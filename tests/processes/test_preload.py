@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -62,6 +63,22 @@ def test_by_default_an_app_is_imported_once_and_forked(start: Callable[..., Runn
     assert len(running.zygotes()) == 1
     assert "unsafe to fork" not in running.text()
     assert running.stop() == 0
+
+
+def test_a_connected_datagram_socket_is_only_noted(start: Callable[..., Running], app: Callable[..., Path]) -> None:
+    """A statsd client made at import: all workers share it, and its messages stay whole (DESIGN §2)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        host, port = statsd.getsockname()
+        made = f"import socket\nudp = socket.socket(type=socket.SOCK_DGRAM)\nudp.connect(({host!r}, {port}))\n"
+        app(made + MAIN)
+        running = start("-w", 2, "app:main")
+        running.wait_for(event="committed")
+
+        noted = [line for line in running.lines if line.get("event") == "shared by all workers"]
+        assert [(line["level"], line["found"]) for line in noted] == [("info", f"connection to {host}:{port}")]
+        assert len(running.zygotes()) == 1
+        assert running.stop() == 0
 
 
 @pytest.mark.parametrize("what", UNFORKABLE)

@@ -137,7 +137,10 @@ def _prefix(around: Look, time: str) -> bytes:
 def _texts(data: bytes, around: Look, time: str) -> bytes:
     prefix = _prefix(around, time)
     text = _escaped(data, around.escapes, is_quoted=around.is_quoted)
-    return b"".join((prefix, text[:-1].replace(b"\n", around.end + prefix), around.end))
+    made = text.replace(b"\n", around.end + prefix)
+    # The prefix that follows the last line is wanted before the first.  A view: slices of what is long are dear.
+    with memoryview(made) as view:
+        return b"".join((prefix, view[: len(made) - len(prefix)]))
 
 
 def _escaped(data: bytes, escapes: dict[int, bytes], *, is_quoted: bool) -> bytes:

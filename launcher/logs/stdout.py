@@ -8,6 +8,7 @@ Must never wait, and never raise out of `write`.
 from __future__ import annotations
 
 from launcher.logs import nonblocking
+from launcher.logs.batch import newlines
 
 TYPE_CHECKING = False
 
@@ -49,7 +50,7 @@ class Stdout:
         self._count = count
         self._rest = b""  # of a line that is partly out: nothing may come before it
         self._rest_is_notice = False
-        self._backlog = bytearray()  # whole lines
+        self._backlog: bytes | bytearray = b""  # whole lines
         self._waiting = 0  # their number
         self.missing = 0  # dropped since the last notice
         self._announced = 0  # what that notice said
@@ -76,7 +77,7 @@ class Stdout:
         `count` is their number, if the caller knows it: counting costs more than writing.
         """
         is_full = self.wants_write
-        self._backlog += lines
+        self._append(lines)
         self._waiting += newlines(lines) if count < 0 else count
         if not is_full:
             # Else the loop says when it is worth another system call.
@@ -123,6 +124,14 @@ class Stdout:
         self._writer = nonblocking.Writer(-1)
         self._is_refused = True
 
+    def _append(self, lines: bytes) -> None:
+        if not self._backlog:
+            self._backlog = lines  # usually all of it goes out at once: not a copy
+        elif isinstance(self._backlog, bytearray):
+            self._backlog += lines
+        else:
+            self._backlog = bytearray(b"".join((self._backlog, lines)))
+
     def _next_lines(self, piece: int) -> bytes:
         if len(self._backlog) <= piece:
             return bytes(self._backlog)
@@ -153,9 +162,13 @@ class Stdout:
 
     def _remove(self, end: int) -> int:
         """Remove whole lines from the front of the backlog; return their number."""
-        lines = self._waiting if end == len(self._backlog) else newlines(self._front(end))
+        if end == len(self._backlog):
+            lines, self._waiting, self._backlog = self._waiting, 0, b""
+            return lines
+        lines = newlines(self._front(end))
         self._waiting -= lines
         # A bytearray gives up its front without moving the rest.
+        self._backlog = bytearray(self._backlog) if isinstance(self._backlog, bytes) else self._backlog
         del self._backlog[:end]
         return lines
 
@@ -179,12 +192,6 @@ class Stdout:
                 self.dropped += 1
                 self.missing += 1
         self._drop(len(self._backlog))
-
-
-def newlines(data: bytes) -> int:
-    """Count the newlines."""
-    # A quarter of the time of bytes.count, which looks at each byte by itself.
-    return len(data) - len(data.replace(b"\n", b""))
 
 
 def _complain(stderr: int, error: OSError) -> None:

@@ -12,8 +12,7 @@ import os
 from time import time
 
 from launcher.logs import formats
-from launcher.logs.batch import INNER_NEWLINE, RECORD, SEVERITIES, Batch
-from launcher.logs.stdout import newlines
+from launcher.logs.batch import INNER_NEWLINE, RECORD, SEVERITIES, Batch, newlines
 from launcher.observer.sorting import Sorting
 from launcher.observer.whole_lines import WholeLines
 
@@ -29,7 +28,7 @@ PARTIAL_IDLE = 0.25  # seconds without another byte
 PARTIAL_LONGEST = 5.0  # seconds in any case: a progress bar never pauses
 TRACEBACK_IDLE = 0.1  # seconds
 
-_PIECE = 64 * 1024
+PIECE = 128 * 1024  # bytes read at once
 _WORD_LINES = 50
 _INFO = SEVERITIES["info"]
 
@@ -63,7 +62,7 @@ class Capture:
     def read(self, now: float) -> list[Batch]:
         """Return the lines that are there, at most one piece; at the end of all, what was held back."""
         try:
-            piece = os.read(self._fd, _PIECE)
+            piece = os.read(self._fd, PIECE)
         except BlockingIOError:
             return []
         if not piece:
@@ -75,10 +74,10 @@ class Capture:
         self._read_at = now
         self._sorting.time = formats.timestamp(time())
         is_new = not self._lines.partial
-        whole = self._lines.add(piece)
+        whole, lines = self._lines.add(piece, count)
         if whole or is_new:
             self._begun_at = now
-        return self._batches(self._sorting.add(whole, self.source)) if whole else []
+        return self._batches(self._sorting.add(whole, lines, self.source)) if whole else []
 
     def deadline(self) -> float | None:
         """Return when `expire` is due, in monotonic seconds; None if nothing is held back."""
@@ -134,5 +133,5 @@ class Capture:
             free = max(self._owed - held, 0)
             taken = free if index == last else min(written.newlines, free)
             self._owed -= taken
-            batches.append(Batch(self.source, written.severity, written.lines, taken))
+            batches.append(Batch(self.source, written.severity, written.lines, taken, written.number))
         return batches

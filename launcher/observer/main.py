@@ -16,9 +16,8 @@ from launcher import libc, protocol
 from launcher.lean_posix import signal, socket
 from launcher.logs import counters as places
 from launcher.logs import formats, nonblocking
-from launcher.logs.batch import Batch, Form, Source
+from launcher.logs.batch import Batch, Form, Source, newlines
 from launcher.logs.counters import Counters
-from launcher.logs.stdout import newlines
 from launcher.observer import own, sinks
 from launcher.observer.sources import Sources
 from launcher.observer.valve import FULL, Valve
@@ -240,10 +239,10 @@ class Loop:
     def _emit(self, batches: list[Batch]) -> None:
         for batch in batches:
             # One line may become several (a traceback on a console), and several one: what comes out is what counts.
-            lines = newlines(batch.lines)
+            lines = batch.number if batch.number >= 0 else newlines(batch.lines)
             self._counters.add(places.TAKEN, lines - batch.taken)
             if lines:
-                written = batch._replace(taken=lines)
+                written = batch if batch.taken == lines else batch._replace(taken=lines)
                 self._sink.write(written)
                 if self._introspection:
                     self._introspection.remember(written)

@@ -32,6 +32,7 @@ class Written(NamedTuple):
     severity: int
     lines: bytes
     newlines: int
+    number: int = -1  # of the lines; -1: nobody has counted
 
 
 class Sorting:
@@ -46,11 +47,11 @@ class Sorting:
         self._head = f"{RECORD}{mark}".encode() if mark else b""
         self._looks: dict[tuple[Source, int, bool], raw.Look] = {}
 
-    def add(self, lines: bytes, source: Source) -> list[Written]:
-        """Sort whole lines."""
+    def add(self, lines: bytes, count: int, source: Source) -> list[Written]:
+        """Sort whole lines; there are so many."""
         has_records = bool(self._head) and _RECORD in lines and self._head in lines
         if not has_records and not self.traceback and not (self._stream == "stderr" and tracebacks.may_hold(lines)):
-            return [self._raw(lines, _INFO, source, 0)]
+            return [Written(_INFO, raw.lines(lines, self._look(source, _INFO), self.time), 0, count)]
         rows = lines[:-1].split(b"\n")
         if has_records:
             size = len(self._head)

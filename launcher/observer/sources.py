@@ -15,7 +15,7 @@ import sys
 import time
 
 from launcher.logs.batch import Source
-from launcher.observer.capture import Capture
+from launcher.observer.capture import PIECE, Capture
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from launcher import protocol
     from launcher.logs.batch import Batch, Form
 
-_PIECE = 64 * 1024  # bytes; what a capture reads at once
 _FIONREAD = 0x541B  # ioctl_tty(2)
 _REMEMBERED = 32  # of the dead, whose last words may still be asked for
 
@@ -165,7 +164,7 @@ class Sources:
         capture = writer.captures.get(stream) if writer else None
         if capture is None:
             return
-        for _ in range(_held_by(capture.fileno()) // _PIECE + 2):
+        for _ in range(_held_by(capture.fileno()) // PIECE + 2):
             if not capture.ended:
                 yield self._read(ticket, stream)
 

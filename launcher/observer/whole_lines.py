@@ -7,6 +7,7 @@ Pure: it must never read or wait.
 
 from __future__ import annotations
 
+from launcher.logs.batch import newlines
 from launcher.logs.raw import CUT
 
 LONGEST = 64 * 1024  # a longer line is cut
@@ -31,29 +32,35 @@ class WholeLines:
         self._is_skipping = False  # the rest of a line that was cut
         self._is_continued = False  # the beginning of this line was given out already
 
-    def add(self, piece: bytes) -> bytes:
-        """Return the lines that are whole now; `piece` is not longer than `LONGEST`."""
+    def add(self, piece: bytes, count: int) -> tuple[bytes, int]:
+        """
+        Return the lines that are whole now, and their number.
+
+        `piece` is not longer than twice `LONGEST`, and has `count` newlines: counting them costs as much as all of
+        this.
+        """
+        if len(piece) > LONGEST and _has_long(piece):
+            lines = self._add(piece[:LONGEST], -1)[0] + self._add(piece[LONGEST:], -1)[0]
+            return lines, newlines(lines)
+        return self._add(piece, count)
+
+    def _add(self, piece: bytes, count: int) -> tuple[bytes, int]:
+        """Do it for a piece in which only the first line can be too long, with what came before."""
+        is_plain = not (self._is_skipping or self._is_continued)
         if self._is_skipping:
             piece, self.partial = self._after_the_cut(self.partial + piece), b""
-        data = self.partial + piece if self.partial else piece
-        head = b""
-        # Only the first line can be too long: a piece alone is not.
-        if len(data) > LONGEST and not -1 < data.find(b"\n") <= LONGEST:
-            data = self._parted(data)
-            first = data.find(b"\n")
-            if first < 0 or first > LONGEST:
-                head = _cut(data)
-                self._is_skipping = first < 0
-                data = data[first + 1 :] if first >= 0 else self._begun(data)
-        end = data.rfind(b"\n") + 1
-        self.partial = data[end:]
-        whole = head + data[:end]
+        first = piece.find(b"\n")
+        if len(self.partial) + (first if first >= 0 else len(piece)) > LONGEST:
+            is_plain = False
+            whole = self._too_long(self.partial + piece)
+        else:
+            whole = self._ended(self.partial, piece)
         self._note(whole)
         if self._is_continued and whole:
             self._is_continued = False
             # Only the newline was missing.
             whole = whole.removeprefix(b"\n")
-        return whole
+        return whole, count if is_plain else newlines(whole)
 
     def give(self, *, is_last: bool) -> bytes:
         """Return what there is of the unfinished line; unless it is the last, half a character waits for the rest."""
@@ -68,6 +75,25 @@ class WholeLines:
         words = self._words + self.partial
         start = max(len(words) - _WORDS, 0)
         return words[words.find(b"\n", start - 1, -1) + 1 if start else 0 :][-_WORDS:]
+
+    def _ended(self, begun: bytes, data: bytes) -> bytes:
+        """Return the lines that end in `data`, the first one begun before; the rest is kept."""
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self.partial = begun + data
+            return b""
+        self.partial = data[end:]
+        with memoryview(data) as view:  # a slice would be one copy more of the whole
+            return b"".join((begun, view[:end]))
+
+    def _too_long(self, data: bytes) -> bytes:
+        """Cut the first line, unless a finished record begins in it."""
+        data = self._parted(data)
+        first = data.find(b"\n")
+        if 0 <= first <= LONGEST:
+            return self._ended(b"", data)
+        self._is_skipping = first < 0
+        return _cut(data) + self._ended(b"", data[first + 1 :] if first >= 0 else self._begun(data))
 
     def _after_the_cut(self, data: bytes) -> bytes:
         """Return what comes after the line that was cut; a finished record does, without a newline before it."""
@@ -92,6 +118,12 @@ class WholeLines:
         if self._remember and data:
             # One more than is shown: it tells whether the first line is whole.
             self._words = (self._words + data[-_WORDS - 1 :])[-_WORDS - 1 :]
+
+
+def _has_long(piece: bytes) -> bool:
+    """Say whether a line is too long without what came before; it goes across the middle then."""
+    end = piece.find(b"\n", LONGEST)
+    return (end if end >= 0 else len(piece)) - piece.rfind(b"\n", 0, LONGEST) - 1 > LONGEST
 
 
 def heads_first(data: bytes, head: bytes) -> bytes:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 
 from launcher.logs.batch import RECORD, Batch, Form, Source, finished
 from launcher.logs.raw import CUT
+from launcher.observer import whole_lines
 from launcher.observer.capture import PARTIAL_IDLE, PARTIAL_LONGEST, TRACEBACK_IDLE, Capture
 from launcher.observer.whole_lines import LONGEST
 
 SOURCE = Source("shop", 1, 123, slot=0)
 MARK = "0123456789abcdef"
-PIECE = 64 * 1024
+PIECE = 64 * 1024  # what a pipe takes
 KINDS = ("console", "logfmt", "json", "message")
 LINES = st.one_of(
     st.binary(max_size=30).map(lambda data: data.replace(b"\n", b"")),
@@ -74,6 +76,7 @@ class Pipe:
         self.taken += sum(batch.taken for batch in batches)
         assert all(batch.source == self.capture.source for batch in batches)
         assert all(batch.taken >= 0 for batch in batches)
+        assert all(batch.number in {-1, batch.lines.count(b"\n")} for batch in batches)
         assert self.taken <= sum(self.took)
         return b"".join(batch.lines for batch in batches)
 
@@ -289,12 +292,12 @@ def test_nothing_held_back_means_nothing_to_wait_for(pipe: Pipe) -> None:
 
 
 def test_one_call_reads_one_piece(pipe: Pipe) -> None:
-    """A chatty process holds the loop for 64 KiB at most, and its newlines are told before they are worked on."""
+    """A chatty process holds the loop for 128 KiB at most, and its newlines are told before they are worked on."""
     fcntl.fcntl(pipe.writing, fcntl.F_SETPIPE_SZ, 4 * PIECE)
-    pipe.say((b"x" * 1023 + b"\n") * 128)
+    pipe.say((b"x" * 1023 + b"\n") * 256)
 
-    assert [sum(batch.taken for batch in pipe.capture.read(0.0)) for _ in range(3)] == [64, 64, 0]
-    assert pipe.took == [64, 64]
+    assert [sum(batch.taken for batch in pipe.capture.read(0.0)) for _ in range(3)] == [128, 128, 0]
+    assert pipe.took == [128, 128]
 
 
 @pytest.mark.parametrize("more", [1, PIECE, 5 * PIECE])
@@ -374,3 +377,34 @@ def test_a_traceback_is_given_out_when_it_stops_growing(pipe: Pipe) -> None:
 
     assert (batch.severity, batch.taken) == (3, 3)
     assert json.loads(batch.lines)["message"] == "Traceback (most recent call last):\n  x\nValueError: y"
+
+
+PIECES = st.sampled_from(
+    [b"a\n", b"\n", b"ab", b"a\nb\nc", b"#6x\n", b"#", b"12345678", b"123456\nb\n", b"1\n2345678901\n3\n"]
+)
+
+
+@given(st.lists(st.none() | PIECES))
+def test_the_number_of_whole_lines_is_right_whatever_was_cut_or_given_out_before(pieces: list[bytes | None]) -> None:
+    """Newlines of a piece are counted once; where they are not the lines' number, these are counted."""
+    with mock.patch.object(whole_lines, "LONGEST", 8):
+        subject = whole_lines.WholeLines(remember=False, head=b"#6")
+        for piece in pieces:
+            if piece is None:
+                subject.give(is_last=False)
+            else:
+                lines, count = subject.add(piece, piece.count(b"\n"))
+                assert count == lines.count(b"\n")
+
+
+@given(st.lists(PIECES).map(b"".join), st.integers(1, 8), st.integers(9, 16))
+def test_a_line_is_cut_wherever_in_a_piece_it_stands(data: bytes, few: int, many: int) -> None:
+    """Pieces are twice as long as a line may be."""
+    with mock.patch.object(whole_lines, "LONGEST", 8):
+        found = []
+        for size in (few, many):
+            subject = whole_lines.WholeLines(remember=False)
+            pieces = [data[at : at + size] for at in range(0, len(data), size)]
+            found.append(b"".join(subject.add(piece, piece.count(b"\n"))[0] for piece in pieces))
+            assert len(subject.partial) <= 8
+        assert found[0] == found[1]

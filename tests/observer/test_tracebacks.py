@@ -109,7 +109,7 @@ def caught(fail: object) -> str:
 def sorted_lines(data: str, stream: str = "stderr") -> list[tuple[int, list[str]]]:
     """Return (severity, lines) of each run, as an app's stderr would be sorted; INNER_NEWLINE made visible."""
     sorting = Sorting(stream, Form("message"), "mark")
-    found = sorting.add(data.encode(), SOURCE) + sorting.close(SOURCE)
+    found = sorting.add(data.encode(), data.count("\n"), SOURCE) + sorting.close(SOURCE)
     return [(written.severity, written.lines.decode()[:-1].split("\n")) for written in found]
 
 

@@ -179,10 +179,12 @@ def test_an_app_that_may_not_serve_is_shut_down_again() -> None:
     assert server.types() == ["lifespan.startup.failed"]
 
 
-def test_answers_that_begin_while_draining_say_close() -> None:
-    """Whatever the app said of the connection; and none does before."""
+def test_requests_that_begin_while_draining_are_answered_with_close() -> None:
+    """Whatever the app said of the connection; before, the app has the server's own `send`."""
+    senders = []
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
+        senders.append(send)
         headers = [(b"x", b"y"), (b"Connection", b"keep-alive")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
@@ -200,6 +202,7 @@ def test_answers_that_begin_while_draining_say_close() -> None:
         {b"x": b"y", b"Connection": b"keep-alive"},
         {b"x": b"y", b"connection": b"close"},
     ]
+    assert senders[0] == server.send
 
 
 def test_websockets_are_closed_from_outside_once() -> None:

@@ -6,12 +6,14 @@ import asyncio
 import importlib
 import inspect
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 
 from launcher.runtime.servers import uvicorn as driver
+from launcher.runtime.servers.asgi import Shell
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -68,6 +70,46 @@ def test_connections_and_tasks_are_counted(http: str, loop: str) -> None:
         assert await reader.read() == b""
         writer.close()
         await serving
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(asyncio.wait_for(look(), 60))
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_an_answer_that_has_not_begun_may_still_be_told_to_close(http: str, requests: int) -> None:
+    """A connection's `cycle` is the last request's; its `default_headers` are read when the answer begins."""
+    may_answer, asked = asyncio.Event(), asyncio.Event()
+
+    async def late(scope: Any, _receive: Any, send: Any) -> None:
+        asked.set()
+        await may_answer.wait()
+        headers = [(b"content-length", b"0"), (b"path", scope["raw_path"])]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    shell = Shell(late)
+    config = uvicorn.Config(shell, interface="asgi3", log_config=None, lifespan="off", http=http)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def look() -> None:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(requests)))
+        await asked.wait()
+        ours: Any = SimpleNamespace(_shell=shell, server_state=server.server_state)
+        for _ in range(2):  # stop-soon, and then stop
+            driver._Server.tell_clients(ours)
+        may_answer.set()
+        try:
+            answers = (await asyncio.wait_for(reader.read(), 20)).lower().split(b"\r\n\r\n")[:-1]
+        finally:
+            writer.close()
+            server.should_exit = server.force_exit = True
+            await serving
+        assert b"connection: close" in answers[-1]
+        assert answers[-1].count(b"connection:") == 1
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(asyncio.wait_for(look(), 60))

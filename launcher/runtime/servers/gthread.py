@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import socket
 import sys
@@ -136,7 +137,9 @@ class _Server(ThreadWorker):  # type: ignore[misc]
 
     def __init__(self, *words: Any) -> None:
         super().__init__(*words)
-        self._parting: dict[socket.socket, float] = {}  # in the order of their deadlines, monotonic seconds
+        # Not in gunicorn's poller: its Python costs more than all else that is done for a connection's end.
+        self._last = select.epoll()
+        self._parting: dict[int, tuple[float, socket.socket]] = {}  # by descriptor, in the order of the deadlines
         self._refusals = refusals.Refusals(logging.getLogger("gunicorn.error"))
 
     def init_signals(self) -> None:
@@ -158,6 +161,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         self._wakers = [fd for fd in (link.fileno(), self.ours.stopping.fileno()) if fd >= 0]
         for fd in self._wakers:
             self.poller.register(fd, selectors.EVENT_READ, self._look)
+        self.poller.register(self._last, selectors.EVENT_READ, self._hear_the_last)
         super().run()
 
     def _look(self, _: object) -> None:
@@ -173,7 +177,7 @@ class _Server(ThreadWorker):  # type: ignore[misc]
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Do one turn of the loop; the last worker empties the queue before it stops accepting."""
         super().wait_for_and_dispatch_events(0.01 if self._is_told and self.alive else timeout)
-        while self._parting and next(iter(self._parting.values())) <= time.monotonic():
+        while self._parting and next(iter(self._parting.values()))[0] <= time.monotonic():
             self._let_go(next(iter(self._parting)))
         if self.alive and self._is_told:
             # gunicorn from here on: `Connection: close`, 2 s for what is kept alive, what is in flight is finished.
@@ -201,40 +205,37 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         if again is None:
             again = super().handle(conn)
         if again is False:
+            try:
+                # As early as that: most clients have closed before the accepting thread comes to look.
+                conn.sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # the client was quicker
             conn.close = partial(self._part, conn)  # the accepting thread calls it
         return again
 
     def _part(self, conn: Any, *, graceful: bool) -> None:  # noqa: ARG002  gunicorn's signature
         """
-        Say that no more comes, and close when the client has closed too (RFC 9112, 9.6).
+        Close when the client has closed too, which knows that no more comes (RFC 9112, 9.6).
 
         gunicorn waits for that here, in the accepting thread, for up to 2 s: three clients that do not close kept a
         fourth one waiting for 6 s.
         """
         sock = conn.sock
-        try:
-            sock.shutdown(socket.SHUT_WR)
-            sock.setblocking(False)
-            self.poller.register(sock, selectors.EVENT_READ, self._hear_the_last)
-        except (OSError, ValueError):
-            sock.close()  # the client was quicker
+        if _has_closed(sock):
+            sock.close()
             return
+        self._last.register(sock, select.EPOLLIN)
         self.nr_conns += 1  # a stop waits for it
-        self._parting[sock] = time.monotonic() + _FAREWELL
+        self._parting[sock.fileno()] = time.monotonic() + _FAREWELL, sock
 
-    def _hear_the_last(self, sock: socket.socket) -> None:
-        """Throw away what a client still says: closing over it would reset what it has not read."""
-        try:
-            if not sock.recv(_MUCH):
-                self._let_go(sock)
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self._let_go(sock)
+    def _hear_the_last(self, _: object) -> None:
+        for fd, _mask in self._last.poll(0):
+            if _has_closed(self._parting[fd][1]):
+                self._let_go(fd)
 
-    def _let_go(self, sock: socket.socket) -> None:
-        del self._parting[sock]
-        self.poller.unregister(sock)
+    def _let_go(self, fd: int) -> None:
+        _, sock = self._parting.pop(fd)
+        self._last.unregister(fd)  # epoll(7): closing is not enough if a child of the app's has a copy
         self.nr_conns -= 1
         sock.close()
 
@@ -259,3 +260,17 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         # The client may have nothing to say yet, and must not hold a thread while it waits.
         conn.is_introduced, conn.data_ready = True, False
         return None
+
+
+def _has_closed(sock: socket.socket) -> bool:
+    """
+    Say whether the client has.
+
+    What it says instead is thrown away: closing over it would reset what the client has not read.
+    """
+    try:
+        return not sock.recv(_MUCH, socket.MSG_DONTWAIT)
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True

@@ -84,10 +84,13 @@ class Haproxy:
         self._stats = stats
 
     def checks(self) -> dict[str, str]:
-        """Return for each server what became of its last health check, such as L7OK."""
+        """Return for each server what became of its last health check, such as L7OK; nothing before it begins."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(LIMIT)
-            connection.connect(str(self._stats))
+            try:
+                connection.connect(str(self._stats))
+            except ConnectionRefusedError:
+                return {}  # bound, and not yet listening
             connection.sendall(b"show stat\n")
             answer = b""
             while piece := connection.recv(65536):

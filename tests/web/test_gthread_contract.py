@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import select
@@ -109,6 +110,21 @@ def test_a_close_is_asked_for_with_false_and_waits_for_nobody() -> None:
     assert "self.nr_conns -= 1\n                conn.close(graceful=True)" in inspect.getsource(
         gthread.ThreadWorker.finish_request
     )
+
+
+def test_a_client_that_cannot_be_waited_for_is_closed() -> None:
+    """The kernel refuses to watch one more: that costs this connection its farewell, and nobody else anything."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no more watches")
+
+    worker = driver._Server.__new__(driver._Server)
+    worker.nr_conns, worker._last, worker._parting = 0, SimpleNamespace(register=refuse), {}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        worker._part(SimpleNamespace(sock=ours), graceful=True)
+
+        assert (worker.nr_conns, worker._parting, ours.fileno()) == (0, {}, -1)
 
 
 def test_an_answer_that_begins_may_still_be_told_to_close() -> None:

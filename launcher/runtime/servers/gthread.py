@@ -224,7 +224,11 @@ class _Server(ThreadWorker):  # type: ignore[misc]
         if _has_closed(sock):
             sock.close()
             return
-        self._last.register(sock, select.EPOLLIN)
+        try:
+            self._last.register(sock, select.EPOLLIN)
+        except OSError:  # epoll_ctl(2): ENOSPC, ENOMEM; gunicorn would call `close` again, and this worker would end
+            sock.close()
+            return
         self.nr_conns += 1  # a stop waits for it
         self._parting[sock.fileno()] = time.monotonic() + _FAREWELL, sock
 
